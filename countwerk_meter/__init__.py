@@ -1,0 +1,1 @@
+"""Reserve, call, confirm."""

@@ -1,0 +1,125 @@
+"""The contract's objects, as pydantic models: snake_case here, the contract's names on the wire, tolerant of what is new."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+
+class _Wire(BaseModel):
+    """Unknown fields are kept, unknown enum values are strings: the vendor adds both (contract.md)."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+
+
+class _CamelWire(_Wire):
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True, alias_generator=to_camel)
+
+
+class ResolvedOrder(_Wire):
+    """The account behind a Digistore24 order."""
+
+    order_id: str
+    account_id: str
+    ai_product_id: str | None = None
+
+
+class PurchaseOption(_CamelWire):
+    """
+    One way to buy, or one that is closed for now.
+
+    `type` is `topup`, `upgrade`, `downgrade` or `manage` today, and a plain string because more may come.
+    `url` must be used at once and never stored; its repr hides it.
+    """
+
+    type: str
+    link_mode: str | None = None
+    effective_at_policy: str | None = None
+    expected_policy: str | None = None
+    enabled: bool = False
+    disabled_reason: str | None = None
+    to_product_id: str | None = None
+    from_product_id: str | None = None
+    url: str | None = Field(default=None, repr=False)
+    label: str | None = None
+    description: str | None = None
+
+
+class PurchaseLinks(_Wire):
+    """The options of one account, in the ledger's order."""
+
+    ai_product_id: str | None = None
+    account_id: str | None = None
+    current_order_id: str | None = None
+    current_tier_product_id: str | None = None
+    options: tuple[PurchaseOption, ...] = ()
+
+    @property
+    def enabled(self) -> tuple[PurchaseOption, ...]:
+        """The options that are a way to buy: enabled, and with a URL unless the option needs none."""
+        return tuple(option for option in self.options if option.enabled)
+
+    @property
+    def disabled(self) -> tuple[PurchaseOption, ...]:
+        """The options that are not a way to buy; `disabled_reason` says why."""
+        return tuple(option for option in self.options if not option.enabled)
+
+    def wire_options(self) -> list[dict[str, Any]]:
+        """Return the options as the ledger sent them, for a front end that knows the contract's envelope."""
+        return [option.model_dump(mode="json", by_alias=True, exclude_unset=True) for option in self.options]
+
+    def all_disabled(self) -> PurchaseLinks:
+        """Return the same options, none of them a way to buy: what a failed call carried never becomes a link."""
+        closed = tuple(option.model_copy(update={"enabled": False, "url": None}) for option in self.options)
+        return self.model_copy(update={"options": closed})
+
+
+class Balance(_CamelWire):
+    """Credits of one account."""
+
+    balance: int
+    reserved_balance: int = 0
+    available_balance: int
+    total_earned: int = 0
+    total_spent: int = 0
+    next_expiration: datetime | None = None
+
+
+class Deduction(_CamelWire):
+    """A charge made at once."""
+
+    transaction_id: str | None = None
+    new_balance: int | None = None
+    deducted_amount: int
+    operation: str
+    description: str | None = None
+
+
+class LedgerReservation(_CamelWire):
+    """Credits held on the ledger until `expires_at`, on the ledger's clock."""
+
+    reservation_id: str = Field(min_length=1)
+    operation: str
+    amount: int
+    expires_at: datetime | None = None
+    description: str | None = None
+
+
+class Confirmation(_CamelWire):
+    """A reservation turned into a charge of `actual_amount` credits."""
+
+    reservation_id: str
+    confirmed: bool
+    actual_amount: int | None = None
+    description: str | None = None
+
+
+class Cancellation(_CamelWire):
+    """A reservation given back."""
+
+    reservation_id: str
+    cancelled: bool
+    reason: str | None = None

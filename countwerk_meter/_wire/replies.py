@@ -1,0 +1,190 @@
+"""
+What became of a request: exactly one of three (money rule 1).
+
+*Definite*: a success that echoes what was sent, or a known code that stands for a status under 500. *NotSent*: the
+connection was never made. *InDoubt*: everything else. No HTTP library's exception crosses this line.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+
+from countwerk_meter._wire.codes import STATUS_OF, error_type
+from countwerk_meter.errors import ApiError, LedgerUnavailableError, RateLimitError, without_urls
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from countwerk_meter._wire.requests import LedgerRequest
+
+MAX_BODY_BYTES: Final = 1 << 20
+_MAX_RETRY_AFTER: Final = 3600.0
+_MAX_MESSAGE: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A definite answer's content. `status` is the code's own where the HTTP status said something else."""
+
+    status: int
+    code: str | None
+    data: dict[str, Any] = field(repr=False)
+    message: str = field(default="", repr=False)
+    retry_after: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the ledger did what was asked."""
+        return self.code is None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The ledger answered, definitely. `server_time`: its own clock, POSIX seconds, where it said so."""
+
+    envelope: Envelope
+    server_time: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """The connection was never made: nothing was carried out."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class InDoubt:
+    """It may have been carried out. A bare 429 still says how long to wait."""
+
+    reason: str
+    status: int | None = None
+    code: str | None = None
+    retry_after: float | None = None
+
+
+Reply: TypeAlias = Answer | NotSent | InDoubt
+
+
+def read_reply(request: LedgerRequest, status: int, headers: Mapping[str, str], body: bytes, secret: str = "") -> Reply:
+    """
+    Classify one HTTP answer.
+
+    Args:
+        request: What was sent; its echo is looked for.
+        status: HTTP status.
+        headers: Answer headers, looked up in lower case.
+        body: The whole body, or more than `MAX_BODY_BYTES` of it.
+        secret: The API key, taken out of anything that the answer says.
+
+    """
+    wait = _retry_after(headers)
+    if len(body) > MAX_BODY_BYTES:
+        return InDoubt("the answer is too large", status, retry_after=wait)
+    if 300 <= status < 400:
+        return InDoubt("the ledger answered with a redirect, which is never followed", status)
+    document = _json_object(body)
+    if document is None:
+        return InDoubt("the answer is no JSON object", status, retry_after=wait)
+    success, code = document.get("success"), document.get("code")
+    raw_data = document.get("data")
+    data = cast("dict[str, Any]", raw_data) if isinstance(raw_data, dict) else {}
+    if status >= 500:
+        return InDoubt("the ledger failed", status, code if code in STATUS_OF else None, wait)
+    if success is True and status < 300:
+        if not isinstance(raw_data, dict):
+            return InDoubt("a success without data", status)
+        if request.echo is not None and data.get(request.echo[0]) != request.echo[1]:
+            return InDoubt("a success that does not echo the request", status)
+        return Answer(Envelope(status, None, data), _server_time(document, headers))
+    if success is not False or not isinstance(code, str) or code not in STATUS_OF:
+        return InDoubt("an answer without a known code", status, retry_after=wait)
+    meant = STATUS_OF[code]
+    if meant >= 500:
+        return InDoubt("the ledger failed", status, code, wait)
+    said = document.get("message")
+    message = _clean(said, secret) if isinstance(said, str) else ""
+    return Answer(Envelope(meant, code, data, message or code, wait), _server_time(document, headers))
+
+
+def to_error(request: LedgerRequest, reply: Reply) -> ApiError | LedgerUnavailableError:
+    """Return the error that a refusal or a missing answer becomes. A 402 here is a plain `ApiError`: the gate adds links."""
+    if isinstance(reply, NotSent):
+        return LedgerUnavailableError(f"{request.name}: the ledger cannot be reached: {reply.reason}")
+    if isinstance(reply, InDoubt):
+        if request.repeatable and reply.status is not None and 400 <= reply.status < 500 and reply.status != 429:
+            kind = error_type(None, reply.status)
+            return kind(f"{request.name}: {reply.reason}", status=reply.status, retry_after=reply.retry_after)
+        kind = RateLimitError if reply.status == 429 else LedgerUnavailableError
+        return kind(
+            f"{request.name}: no definite answer: {reply.reason}" + (f" ({reply.status})" if reply.status else ""),
+            in_doubt=True,
+            status=reply.status,
+            code=reply.code,
+            retry_after=reply.retry_after,
+        )
+    said = reply.envelope
+    text = f"{request.name}: {said.code}: {said.message}" if said.message != said.code else f"{request.name}: {said.code}"
+    if said.status == 429:
+        return RateLimitError(text, status=429, code=said.code, retry_after=said.retry_after)
+    kind = error_type(said.code, said.status)
+    return kind(text, code=said.code, status=said.status, details=said.data, retry_after=said.retry_after)
+
+
+def parse_time(value: object) -> float | None:
+    """Return an ISO 8601 time as POSIX seconds, or None. A time without a zone is read as UTC."""
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _json_object(body: bytes) -> dict[str, Any] | None:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return cast("dict[str, Any]", document) if isinstance(document, dict) else None
+
+
+def _server_time(document: dict[str, Any], headers: Mapping[str, str]) -> float | None:
+    stamped = parse_time(document.get("timestamp"))
+    if stamped is not None:
+        return stamped
+    return _http_date(headers.get("date"))
+
+
+def _http_date(value: str | None) -> float | None:
+    if not value:
+        return None
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    value = headers.get("retry-after")
+    if not value:
+        return None
+    if value.strip().isdigit():
+        seconds = float(value)
+    else:
+        until, now = _http_date(value), _http_date(headers.get("date"))
+        if until is None or now is None:
+            return None
+        seconds = until - now
+    return min(max(seconds, 0.0), _MAX_RETRY_AFTER)
+
+
+def _clean(message: str, secret: str) -> str:
+    text = message.replace(secret, "***") if secret else message
+    return str(without_urls(text[:_MAX_MESSAGE]))
