@@ -1,0 +1,187 @@
+"""
+Running flows, in sync and in async code.
+
+The flow decides, the driver does: it sends, commits, sleeps and reads the clocks, and gives back what came of it. A
+`Send` that is cut short from outside is told to the flow as `Interrupted`, so that the journal learns of the doubt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from countwerk_meter._flow.commands import Emit, Interrupted, Journal, Now, Send, Sleep
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from concurrent.futures import Future
+
+    from countwerk_meter._drivers.clock import Clock
+    from countwerk_meter._drivers.loops import LoopTransports
+    from countwerk_meter._drivers.transport import Transport
+    from countwerk_meter._flow.books import Operation
+    from countwerk_meter._flow.commands import Command, Flow
+    from countwerk_meter._wire.replies import Reply
+
+T = TypeVar("T")
+
+# An async caller that is being cancelled waits this long for its commit, in seconds, and no longer.
+CANCELLED_COMMIT_SECONDS = 0.1
+
+
+class Submits(Protocol):
+    """A journal, as the drivers need it."""
+
+    def submit(self, operation: Operation[T]) -> Future[T]:
+        """Queue one operation; the future has its result once it is committed."""
+        ...
+
+
+class Listens(Protocol):
+    """Whoever is told what happened."""
+
+    def event(self, name: str, fields: Mapping[str, Any]) -> None:
+        """One event of a flow."""
+        ...
+
+    def latency(self, endpoint: str, seconds: float, outcome: str) -> None:
+        """One request to the ledger."""
+        ...
+
+
+class Runtime:
+    """What flows run on: transports, journal, clocks, and whoever listens."""
+
+    def __init__(
+        self, journal: Submits | None, transport: Transport | None, loops: LoopTransports, clock: Clock, listener: Listens
+    ) -> None:
+        self._journal = journal
+        self._transport = transport
+        self._loops = loops
+        self._clock = clock
+        self._listener = listener
+        self._random = random.SystemRandom()
+
+    def run(self, flow: Flow[T]) -> T:
+        """Run a flow on the calling thread."""
+        reply: Any = None
+        while True:
+            try:
+                command = flow.send(reply)
+            except StopIteration as stop:
+                return stop.value
+            if isinstance(command, Send):
+                assert self._transport is not None
+                sent = self._clock.now().monotonic
+                try:
+                    reply = self._transport.send(command.request, command.deadline)
+                except BaseException:
+                    self._interrupt(flow)
+                    raise
+                self._heard(command, reply, sent)
+            elif isinstance(command, Journal):
+                reply = self._submit(command).result()
+            elif isinstance(command, Sleep):
+                try:
+                    time.sleep(self._pause(command))
+                except BaseException:
+                    self._interrupt(flow)
+                    raise
+                reply = None
+            else:
+                reply = self._quick(command)
+
+    async def arun(self, flow: Flow[T]) -> T:
+        """Run a flow on the running event loop."""
+        reply: Any = None
+        while True:
+            try:
+                command = flow.send(reply)
+            except StopIteration as stop:
+                return stop.value
+            if isinstance(command, Send):
+                sent = self._clock.now().monotonic
+                try:
+                    transport = await self._loops.here()
+                    reply = await transport.send(command.request, command.deadline)
+                except BaseException:
+                    self._interrupt(flow)
+                    raise
+                self._heard(command, reply, sent)
+            elif isinstance(command, Journal):
+                reply = await committed(self._submit(command))
+            elif isinstance(command, Sleep):
+                try:
+                    await asyncio.sleep(self._pause(command))
+                except BaseException:
+                    self._interrupt(flow)
+                    raise
+                reply = None
+            else:
+                reply = self._quick(command)
+
+    def _submit(self, command: Journal) -> Future[Any]:
+        assert self._journal is not None
+        return self._journal.submit(command.operation)
+
+    def _interrupt(self, flow: Flow[Any]) -> None:
+        """Let the flow write down its doubt: commits are queued and waited for briefly, nothing is sent any more."""
+        reply: Any = None
+        interrupted: BaseException | None = Interrupted()
+        try:
+            while True:
+                command = flow.throw(interrupted) if interrupted is not None else flow.send(reply)
+                interrupted = None
+                if isinstance(command, Journal):
+                    reply = wait_briefly(self._submit(command))
+                elif isinstance(command, Send | Sleep):
+                    flow.close()
+                    return
+                else:
+                    reply = self._quick(command)
+        except (StopIteration, Interrupted):
+            return
+
+    def _quick(self, command: Command) -> Any:
+        if isinstance(command, Now):
+            return self._clock.now()
+        assert isinstance(command, Emit)
+        self._listener.event(command.event, command.fields)
+        return None
+
+    def _pause(self, command: Sleep) -> float:
+        return self._random.uniform(0, command.seconds) if command.jitter else command.seconds
+
+    def _heard(self, command: Send, reply: Reply, sent: float) -> None:
+        self._clock.heard(getattr(reply, "server_time", None), sent)
+        seconds = self._clock.now().monotonic - sent
+        self._listener.latency(command.request.name, seconds, type(reply).__name__)
+
+
+def wait_briefly(future: Future[T]) -> T | None:
+    """Wait for a commit at most 100 ms, without an `await`: cleanups run where none is possible."""
+    try:
+        return future.result(CANCELLED_COMMIT_SECONDS)
+    except TimeoutError:
+        return None
+
+
+async def committed(future: Future[T]) -> T:
+    """Await a commit; a caller that is being cancelled waits for it at most 100 ms more."""
+    if future.done():
+        return future.result()
+    wrapped = asyncio.wrap_future(future)
+    try:
+        return await asyncio.shield(wrapped)
+    except asyncio.CancelledError:
+        # The operation is queued and will be written whatever happens here.
+        wrapped.add_done_callback(_retrieved)
+        wait_briefly(future)
+        raise
+
+
+def _retrieved(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,17 @@
+"""How long to wait before trying again: exponential, capped, and drawn at random by the driver (full jitter)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+GATE_BASE: Final = 0.05
+GATE_CAP: Final = 1.0
+SETTLE_BASE: Final = 0.5
+SETTLE_CAP: Final = 300.0
+UNCOLLECTED_EVERY: Final = 900.0
+PARKED_FOR: Final = 300.0
+
+
+def ceiling(attempt: int, *, base: float, cap: float) -> float:
+    """Return the longest wait before attempt `attempt` + 1, in seconds."""
+    return min(cap, base * 2 ** min(attempt, 30))

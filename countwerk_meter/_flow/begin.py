@@ -1,0 +1,257 @@
+"""Journal operations that begin a charge: a new reservation, a draw on an open one, a deferred call, and their refusals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from countwerk_meter._flow.books import Operation
+from countwerk_meter._flow.rows import DEDUCT, ChargeRow, ReservationRow
+from countwerk_meter._flow.states import HOLDING, RESTARTABLE, ChargeState, ReservationState
+
+if TYPE_CHECKING:
+    from countwerk_meter._flow.books import Books
+
+DEFERRED = "deferred"
+
+
+@dataclass(frozen=True, slots=True)
+class Debt:
+    """Credits an account owes: deferred calls (open ones at their estimate) and deducts that found no credits."""
+
+    deferred: int = 0
+    uncollected: int = 0
+    collectable: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> int:
+        """All of it, in credits."""
+        return self.deferred + self.uncollected
+
+    def above(self, limit: int) -> bool:
+        """Whether a new reserve must be refused: `limit` credits for deferred calls, none for uncollected ones."""
+        return self.uncollected > 0 or (self.deferred > 0 and self.total > limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """
+    What beginning a charge met.
+
+    `met`: the charge that stands under this id and cannot begin anew; then nothing was written.
+    `debt`: what the account owes; above the limit nothing was written either.
+    """
+
+    charge: ChargeRow | None = None
+    met: ChargeRow | None = None
+    debt: Debt = Debt()
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What our own open reservations hold for an account, in credits, and when the first ends (POSIX seconds)."""
+
+    amount: int = 0
+    until: float | None = None
+
+
+def debt_of(books: Books, ledger: str, account_id: str) -> Debt:
+    """Add up what an account owes."""
+    deferred = uncollected = 0
+    collectable: list[str] = []
+    for row in books.owed(ledger, account_id):
+        owed = row.estimate if row.amount is None else row.share
+        if row.state is ChargeState.UNCOLLECTED:
+            uncollected += owed
+            collectable.append(row.id)
+        elif row.reason == DEFERRED:
+            deferred += owed
+            if row.state is ChargeState.COMMITTED:
+                collectable.append(row.id)
+    return Debt(deferred, uncollected, tuple(collectable))
+
+
+def _restarted(books: Books, charge: ChargeRow) -> Begun:
+    """Meet the id again: denied, cancelled or orphaned begins anew, anything else stands."""
+    met = books.charge(charge.ledger, charge.id)
+    if met is None:
+        return Begun(charge=charge)
+    same = met.account_id == charge.account_id and met.operation == charge.operation
+    if not same or met.state not in RESTARTABLE:
+        return Begun(met=met)
+    met.checked_step(ChargeState.OPEN)
+    return Begun(charge=replace(charge, epoch=met.epoch + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Begin(Operation[Begun]):
+    """Commit the reservation's row and its charge's id before the request leaves (money rule 3)."""
+
+    charge: ChargeRow
+    reservation: ReservationRow
+    debt_limit: int = 0
+
+    def apply(self, books: Books) -> Begun:
+        begun = _restarted(books, self.charge)
+        if begun.charge is None:
+            return begun
+        debt = debt_of(books, self.charge.ledger, self.charge.account_id)
+        if debt.above(self.debt_limit):
+            return Begun(charge=begun.charge, debt=debt)
+        books.save_reservation(replace(self.reservation, open_charges=1))
+        books.save_charge(replace(begun.charge, reservation_key=self.reservation.key))
+        return begun
+
+
+@dataclass(frozen=True, slots=True)
+class Draw(Operation["Begun | None"]):
+    """Begin a charge on an open reservation; None: its estimate does not fit what is left, nothing was written."""
+
+    charge: ChargeRow
+    reservation_key: str
+
+    def apply(self, books: Books) -> Begun | None:
+        begun = _restarted(books, self.charge)
+        if begun.charge is None:
+            return begun
+        row = books.reservation(self.reservation_key)
+        if row is None or row.state is not ReservationState.HELD or row.sealed:
+            return None
+        if self.charge.estimate > row.amount - row.committed - row.promised:
+            return None
+        books.save_reservation(
+            replace(row, promised=row.promised + self.charge.estimate, open_charges=row.open_charges + 1)
+        )
+        charge = replace(begun.charge, reservation_key=row.key, draw=True)
+        books.save_charge(charge)
+        return Begun(charge=charge)
+
+
+@dataclass(frozen=True, slots=True)
+class Direct(Operation[Begun]):
+    """Commit a flat charge that needs no hold: it is deducted under its own id (money rule 7: durable)."""
+
+    durable: ClassVar[bool] = True
+    charge: ChargeRow
+
+    def apply(self, books: Books) -> Begun:
+        begun = _restarted(books, self.charge)
+        if begun.charge is not None:
+            books.save_charge(begun.charge)
+        return begun
+
+
+@dataclass(frozen=True, slots=True)
+class Defer(Operation[Begun]):
+    """Let the call run without a hold: the ledger cannot be reached, and the app chose `on_unavailable="defer"`."""
+
+    ledger: str
+    charge_id: str
+    debt_limit: int
+
+    def apply(self, books: Books) -> Begun:
+        row = books.charge(self.ledger, self.charge_id)
+        assert row is not None
+        debt = debt_of(books, self.ledger, row.account_id)
+        if debt.uncollected or debt.total + row.estimate > self.debt_limit:
+            return Begun(debt=replace(debt, deferred=debt.deferred + row.estimate))
+        row.checked_step(ChargeState.OPEN)
+        charge = replace(
+            row, state=ChargeState.OPEN, epoch=row.epoch + 1, reservation_key=None, via=DEDUCT, reason=DEFERRED
+        )
+        books.save_charge(charge)
+        return Begun(charge=charge)
+
+
+@dataclass(frozen=True, slots=True)
+class MarkHeld(Operation["ReservationRow | None"]):
+    """Record the ledger's reservation; None: the journal knows this id already, so the answer is in doubt (rule 1)."""
+
+    key: str
+    reservation_id: str
+    amount: int
+    expires_at: float
+
+    def apply(self, books: Books) -> ReservationRow | None:
+        row = books.reservation(self.key)
+        assert row is not None
+        if books.knows_reservation_id(row.ledger, self.reservation_id):
+            return None
+        held = replace(
+            row,
+            state=row.checked_step(ReservationState.HELD),
+            reservation_id=self.reservation_id,
+            amount=self.amount,
+            expires_at=self.expires_at,
+            due_at=self.expires_at + 60,
+        )
+        books.save_reservation(held)
+        return held
+
+
+@dataclass(frozen=True, slots=True)
+class Fail(Operation[Held]):
+    """
+    End a reserve that made no hold (`refused`) or may have made one (`orphan_possible`), and its charge with it.
+
+    A denied charge keeps only its tombstone. Answers with what our other reservations hold for the account.
+    """
+
+    key: str
+    charge_id: str
+    reservation_state: ReservationState
+    charge_state: ChargeState
+    reason: str
+    now: float
+
+    def apply(self, books: Books) -> Held:
+        row = books.reservation(self.key)
+        assert row is not None
+        charge = books.charge(row.ledger, self.charge_id)
+        assert charge is not None
+        orphan = self.reservation_state is ReservationState.ORPHAN_POSSIBLE
+        books.save_reservation(
+            replace(
+                row,
+                state=row.checked_step(self.reservation_state),
+                open_charges=0,
+                sealed=True,
+                reason=self.reason,
+                due_at=self.now + row.validity * 60 + 60 if orphan else None,
+            )
+        )
+        books.save_charge(
+            replace(charge, state=charge.checked_step(self.charge_state), reason=self.reason, reservation_key=row.key)
+        )
+        return held_by_us(books, row.ledger, row.account_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Deny(Operation[Held]):
+    """Leave the tombstone of a charge that was denied before any request left: the account's debt is too high."""
+
+    charge: ChargeRow
+    reason: str
+
+    def apply(self, books: Books) -> Held:
+        books.save_charge(replace(self.charge, state=ChargeState.DENIED, reason=self.reason))
+        return held_by_us(books, self.charge.ledger, self.charge.account_id)
+
+
+def held_by_us(books: Books, ledger: str, account_id: str) -> Held:
+    """Add up what our own open reservations hold, so that nobody is told to buy what is merely in use."""
+    rows = [row for row in books.open_reservations(ledger, account_id) if row.state in HOLDING]
+    ends = [row.expires_at for row in rows if row.expires_at is not None]
+    return Held(sum(row.amount for row in rows), min(ends, default=None))
+
+
+@dataclass(frozen=True, slots=True)
+class HeldFor(Operation[Held]):
+    """Read what our own open reservations hold for an account."""
+
+    reads: ClassVar[bool] = True
+    ledger: str
+    account_id: str
+
+    def apply(self, books: Books) -> Held:
+        return held_by_us(books, self.ledger, self.account_id)

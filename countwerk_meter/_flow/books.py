@@ -1,0 +1,104 @@
+"""
+The journal as the flows see it: rows that are read and saved inside one transaction.
+
+An `Operation` is a pure step over `Books`; a store only has to read and write rows. So the rules are written once,
+and hold in memory, SQLite and whatever comes next.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from decimal import Decimal
+
+    from countwerk_meter._flow.rows import ChargeRow, ReservationRow
+    from countwerk_meter._flow.states import ChargeState, ReservationState
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Books(Protocol):
+    """One transaction's view of the journal. Writes become visible to others all together, or not at all."""
+
+    def reservation(self, key: str) -> ReservationRow | None:
+        """Return the reservation with this journal key."""
+        ...
+
+    def knows_reservation_id(self, ledger: str, reservation_id: str) -> bool:
+        """Whether the ledger named this reservation before."""
+        ...
+
+    def charge(self, ledger: str, charge_id: str) -> ChargeRow | None:
+        """Return the charge with this `usage_event_id`."""
+        ...
+
+    def charges_of(self, reservation_key: str) -> list[ChargeRow]:
+        """Return the charges that draw on a reservation, in commit order, open ones last."""
+        ...
+
+    def open_reservations(self, ledger: str, account_id: str) -> list[ReservationRow]:
+        """Return what may be held for an account."""
+        ...
+
+    def owed(self, ledger: str, account_id: str) -> list[ChargeRow]:
+        """Return the account's deducts that are not collected, and its deferred calls that are still open."""
+        ...
+
+    def due(self, ledger: str, owner: str, before: float, limit: int) -> list[tuple[str, str, float]]:
+        """Return `(kind, key, due_at)` of an owner's rows that are due, earliest expiry first."""
+        ...
+
+    def next_due(self, ledger: str, owner: str) -> float | None:
+        """Return when an owner's next row falls due."""
+        ...
+
+    def charges(self, ledger: str, states: Collection[ChargeState] | None, limit: int) -> list[ChargeRow]:
+        """Return charges, newest first."""
+        ...
+
+    def reservations(self, ledger: str, states: Collection[ReservationState], limit: int) -> list[ReservationRow]:
+        """Return reservations in these states, oldest first."""
+        ...
+
+    def owners(self, ledger: str) -> set[str]:
+        """Return the owners of rows that have not ended."""
+        ...
+
+    def carry(self, ledger: str, account_id: str) -> Decimal:
+        """Return the account's fraction of a credit that was used and not charged yet."""
+        ...
+
+    def set_carry(self, ledger: str, account_id: str, fraction: Decimal) -> None:
+        """Keep the account's fraction."""
+        ...
+
+    def save_reservation(self, row: ReservationRow) -> None:
+        """Insert or replace a reservation."""
+        ...
+
+    def save_charge(self, row: ChargeRow) -> None:
+        """Insert or replace a charge."""
+        ...
+
+
+class Operation(ABC, Generic[R_co]):
+    """
+    One step over the books, carried out in one transaction.
+
+    `durable` ones are synced to the disk before they are answered (money rules 4 and 7); the others need only
+    survive the process. `reads` ones change nothing.
+    """
+
+    __slots__: ClassVar[tuple[str, ...]] = ()
+    durable: ClassVar[bool] = False
+    reads: ClassVar[bool] = False
+
+    @abstractmethod
+    def apply(self, books: Books) -> R_co:
+        """Carry the step out and return its result. Checks come before the first write."""
+
+
+AnyOperation = Operation[Any]

@@ -1,0 +1,123 @@
+"""
+Deducting a charge under its own id: the same id again makes no second charge, so it is sent until it is answered.
+
+A 402 leaves it uncollected: kept, tried again on a schedule, surfaced; never given up silently.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from countwerk_meter._flow.attempts import Deducted, LoadCharge
+from countwerk_meter._flow.backoff import PARKED_FOR, SETTLE_BASE, SETTLE_CAP, UNCOLLECTED_EVERY, ceiling
+from countwerk_meter._flow.commands import Emit, Journal, Now, Send
+from countwerk_meter._flow.states import WAITING, ChargeState
+from countwerk_meter._flow.verdict import Pass, Verdict
+from countwerk_meter._wire import requests
+from countwerk_meter._wire.replies import Answer, InDoubt
+
+if TYPE_CHECKING:
+    from countwerk_meter._flow.commands import Flow, Moment
+    from countwerk_meter._flow.rows import ChargeRow
+    from countwerk_meter._flow.terms import Terms
+    from countwerk_meter._wire.replies import Reply
+    from countwerk_meter._wire.requests import LedgerRequest
+
+
+def deduct_request(charge: ChargeRow) -> LedgerRequest:
+    """Return the deduct of a charge, with what explains it as metadata."""
+    metadata: dict[str, Any] = dict(json.loads(charge.metadata)) if charge.metadata else {}
+    meter: dict[str, Any] = {"basis": charge.basis, "exact": charge.exact, "trace_id": charge.trace_id}
+    if charge.lines:
+        meter["lines"] = json.loads(charge.lines)
+    metadata["countwerk_meter"] = {key: value for key, value in meter.items() if value is not None}
+    return requests.deduct(
+        charge.account_id,
+        charge.operation,
+        charge.share,
+        charge.id,
+        description=charge.description,
+        metadata=metadata,
+    )
+
+
+def deducted_amount(reply: Answer) -> int | None:
+    """Return the amount that the answer names, if it names a whole one."""
+    amount = reply.envelope.data.get("deductedAmount")
+    return amount if isinstance(amount, int) and not isinstance(amount, bool) else None
+
+
+def settled_fields(charge: ChargeRow, *, via: str, amount: int) -> dict[str, Any]:
+    """Return what an event says of a charge that the ledger has."""
+    return {
+        "usage_event_id": charge.id,
+        "account_id": charge.account_id,
+        "operation": charge.operation,
+        "amount": amount,
+        "basis": charge.basis,
+        "via": via,
+        "trace_id": charge.trace_id,
+    }
+
+
+def deduct(terms: Terms, charge_id: str, deadline: float | None = None, *, release_first: bool = False) -> Flow[Pass]:
+    """
+    Send one deduct and record what came of it.
+
+    Args:
+        terms: The meter's.
+        charge_id: `usage_event_id` of a charge that waits.
+        deadline: Monotonic seconds; None: `terms.settle_timeout` from now.
+        release_first: A 402 is not final yet, because a hold of the same call can still be given back.
+
+    """
+    charge: ChargeRow | None = yield Journal(LoadCharge(terms.ledger, charge_id))
+    if charge is None or charge.state not in WAITING:
+        return Pass(Verdict.ENDED, charge.account_id if charge else "")
+    request = deduct_request(charge)
+    start: Moment = yield Now()
+    reply: Reply = yield Send(request, deadline or start.monotonic + terms.settle_timeout)
+    now: Moment = yield Now()
+    backoff = now.wall + ceiling(charge.failures, base=SETTLE_BASE, cap=SETTLE_CAP)
+    account = charge.account_id
+
+    def recorded(
+        state: ChargeState, *, due: float | None = None, reason: str | None = None, actual: int | None = None
+    ) -> Deducted:
+        return Deducted(terms.ledger, charge_id, state, now.wall, reason, due, actual)
+
+    if not isinstance(reply, Answer):
+        wait = reply.retry_after if isinstance(reply, InDoubt) else None
+        due = max(backoff, now.wall + (wait or 0))
+        yield Journal(recorded(charge.state, due=due, reason=charge.reason))
+        return Pass(Verdict.DOUBTFUL, account, due, wait=wait)
+    said = reply.envelope
+    if said.ok:
+        actual = deducted_amount(reply)
+        yield Journal(recorded(ChargeState.SETTLED, actual=actual))
+        short = actual is not None and actual < charge.share
+        yield Emit("charged", settled_fields(charge, via="deduct", amount=charge.share if actual is None else actual))
+        if actual is not None and actual > charge.share:
+            yield Emit("excess", settled_fields(charge, via="deduct", amount=actual - charge.share))
+        late = (("charge", f"{charge.parent or charge.id}.late"),) if short else ()
+        return Pass(Verdict.ENDED, account, charges=(charge_id,), work=late)
+    if said.status == 402:
+        if release_first:
+            return Pass(Verdict.RELEASE, account, now.wall)
+        due = now.wall + UNCOLLECTED_EVERY
+        yield Journal(recorded(ChargeState.UNCOLLECTED, due=due, reason="insufficient credits"))
+        if charge.state is not ChargeState.UNCOLLECTED:
+            yield Emit("uncollected", settled_fields(charge, via="deduct", amount=charge.share))
+        return Pass(Verdict.LATER, account, due, charges=(charge_id,))
+    if said.status == 429:
+        due = max(backoff, now.wall + (said.retry_after or 0))
+        yield Journal(recorded(charge.state, due=due, reason=charge.reason))
+        return Pass(Verdict.LATER, account, due, wait=said.retry_after)
+    if said.status in {401, 403}:
+        due = now.wall + (PARKED_FOR if said.status == 403 else 0)
+        yield Journal(recorded(charge.state, due=due, reason=charge.reason))
+        return Pass(Verdict.PARKED if said.status == 403 else Verdict.PAUSED, account, due)
+    yield Journal(recorded(ChargeState.UNRESOLVED, reason=f"rejected: {said.code}"))
+    yield Emit("unresolved", settled_fields(charge, via="deduct", amount=charge.share) | {"reason": said.code})
+    return Pass(Verdict.ENDED, account, charges=(charge_id,))

@@ -1,0 +1,231 @@
+"""Journal operations that end a call: the commit that is the charge, the release, the checkpoint, the end of the block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import TYPE_CHECKING, ClassVar
+
+from countwerk_meter._flow.books import Operation
+from countwerk_meter._flow.rows import CONFIRM, DEDUCT, ChargeRow, ReservationRow
+from countwerk_meter._flow.states import ChargeState, ReservationState
+
+if TYPE_CHECKING:
+    from countwerk_meter._flow.books import Books
+
+OVER, LATE = ".over", ".late"
+ROUNDINGS = ("ceil", "carry")
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """
+    What a commit did.
+
+    `work`: `(kind, key)` of what may now be settled. `late`: the part that recovery had left out (rule 15).
+    `superseded`: the id was begun anew since, so this truth has nowhere to go; surfaced as an event.
+    """
+
+    charge: ChargeRow | None
+    work: tuple[tuple[str, str], ...] = ()
+    late: int = 0
+    superseded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """How much a call cost: exact credits, how they were found (`basis`), and the lines that explain them, as JSON."""
+
+    exact: Decimal
+    basis: str
+    lines: str | None = None
+
+
+def leg(charge: ChargeRow, suffix: str, amount: int, now: float) -> ChargeRow:
+    """Return the part of a charge that goes under an id of its own, as a deduct."""
+    name = charge.parent or charge.id
+    return replace(
+        charge,
+        id=name + suffix,
+        parent=name,
+        state=ChargeState.COMMITTED,
+        epoch=0,
+        reservation_key=None,
+        estimate=0,
+        draw=False,
+        amount=amount,
+        share=amount,
+        exact=None,
+        via=DEDUCT,
+        lines=None,
+        reason=None,
+        committed_at=now,
+        failures=0,
+        due_at=now,
+    )
+
+
+def closing(row: ReservationRow, now: float) -> ReservationRow:
+    """Return the reservation, ready for settlement if its block is over and no draw on it is open."""
+    if row.state is ReservationState.HELD and row.sealed and row.open_charges == 0:
+        return replace(row, state=row.checked_step(ReservationState.CLOSING), due_at=now)
+    return row
+
+
+def _without(row: ReservationRow, charge: ChargeRow) -> ReservationRow:
+    return replace(
+        row,
+        open_charges=max(row.open_charges - 1, 0),
+        promised=row.promised - (charge.estimate if charge.draw else 0),
+    )
+
+
+def _work(*rows: ReservationRow | ChargeRow | None) -> tuple[tuple[str, str], ...]:
+    work: list[tuple[str, str]] = []
+    for row in rows:
+        if isinstance(row, ReservationRow) and row.state is ReservationState.CLOSING:
+            work.append(("reservation", row.key))
+        elif isinstance(row, ChargeRow) and row.via == DEDUCT and row.due_at is not None:
+            work.append(("charge", row.id))
+    return tuple(work)
+
+
+@dataclass(frozen=True, slots=True)
+class Commit(Operation[Committed]):
+    """
+    Make the actual amount durable: this commit is the charge (money rule 7).
+
+    Rounds (rule 11), splits what lies beyond the hold into its own leg, committed together (rule 9), and hands
+    what recovery had left out to a late leg (rule 15). `seal` ends the block in the same transaction.
+    """
+
+    durable: ClassVar[bool] = True
+    ledger: str
+    charge_id: str
+    epoch: int
+    measured: Measured
+    now: float
+    rounding: str = "ceil"
+    seal: bool = True
+
+    def apply(self, books: Books) -> Committed:
+        charge = books.charge(self.ledger, self.charge_id)
+        if charge is None or charge.epoch != self.epoch:
+            return Committed(charge, superseded=True)
+        if charge.state is not ChargeState.OPEN:
+            return self._late(books, charge)
+        amount = self._whole(books, charge)
+        row = books.reservation(charge.reservation_key) if charge.reservation_key else None
+        left = 0
+        if row is not None and row.state is ReservationState.HELD and row.frozen is None:
+            left = row.amount - row.committed
+        done = replace(
+            charge,
+            state=charge.checked_step(ChargeState.COMMITTED if amount else ChargeState.SETTLED),
+            amount=amount,
+            exact=str(self.measured.exact),
+            basis=self.measured.basis,
+            lines=self.measured.lines,
+            committed_at=self.now,
+        )
+        over: ChargeRow | None = None
+        if row is None or row.state is not ReservationState.HELD or row.frozen is not None:
+            # Deferred, or the hold has moved on without this draw: it goes under its own id (rule 4).
+            done = replace(done, via=DEDUCT, share=amount, due_at=self.now if amount else None)
+        elif row.settle_with == DEDUCT:
+            done = replace(done, via=DEDUCT, share=amount)
+        else:
+            share = min(amount, left)
+            done = replace(done, via=CONFIRM, share=share)
+            if amount > share:
+                over = leg(done, OVER, amount - share, self.now)
+                if share == 0:
+                    done = replace(done, state=ChargeState.SETTLED)
+        books.save_charge(done)
+        if over is not None:
+            books.save_charge(over)
+        if row is not None:
+            row = _without(row, charge)
+            row = replace(row, committed=row.committed + (done.share if done.via == CONFIRM else 0))
+            row = closing(replace(row, sealed=row.sealed or self.seal), self.now)
+            books.save_reservation(row)
+        return Committed(done, _work(row, done, over))
+
+    def _whole(self, books: Books, charge: ChargeRow) -> int:
+        exact = self.measured.exact
+        if self.rounding == "ceil":
+            return int(exact.to_integral_value(ROUND_CEILING))
+        total = books.carry(self.ledger, charge.account_id) + exact
+        whole = total.to_integral_value(ROUND_FLOOR)
+        books.set_carry(self.ledger, charge.account_id, total - whole)
+        return int(whole)
+
+    def _late(self, books: Books, charge: ChargeRow) -> Committed:
+        known = charge.amount or 0
+        missing = int(self.measured.exact.to_integral_value(ROUND_CEILING)) - known
+        if missing <= 0:
+            return Committed(charge)
+        late = leg(charge, LATE, missing, self.now)
+        if books.charge(self.ledger, late.id) is not None:
+            return Committed(charge, superseded=True)
+        late = replace(late, basis=self.measured.basis, lines=self.measured.lines)
+        books.save_charge(late)
+        return Committed(charge, _work(late), late=missing)
+
+
+@dataclass(frozen=True, slots=True)
+class Release(Operation[Committed]):
+    """End a call that used nothing: nothing used is a cancel (money rule 10)."""
+
+    ledger: str
+    charge_id: str
+    epoch: int
+    reason: str
+    now: float
+    seal: bool = True
+
+    def apply(self, books: Books) -> Committed:
+        charge = books.charge(self.ledger, self.charge_id)
+        if charge is None or charge.epoch != self.epoch or charge.state is not ChargeState.OPEN:
+            return Committed(charge)
+        done = replace(charge, state=charge.checked_step(ChargeState.CANCELLED), reason=self.reason)
+        books.save_charge(done)
+        row = books.reservation(charge.reservation_key) if charge.reservation_key else None
+        if row is not None:
+            row = closing(replace(_without(row, charge), sealed=row.sealed or self.seal), self.now)
+            books.save_reservation(row)
+        return Committed(done, _work(row))
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint(Operation[None]):
+    """Keep what is known of a running call, so that a crash does not lose it."""
+
+    ledger: str
+    charge_id: str
+    epoch: int
+    measured: Measured
+
+    def apply(self, books: Books) -> None:
+        charge = books.charge(self.ledger, self.charge_id)
+        if charge is not None and charge.epoch == self.epoch and charge.state is ChargeState.OPEN:
+            kept = replace(
+                charge, exact=str(self.measured.exact), basis=self.measured.basis, lines=self.measured.lines
+            )
+            books.save_charge(kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Seal(Operation[Committed]):
+    """End a block's extra holds (`top_up`): no further draw, settle once the open ones have ended."""
+
+    key: str
+    now: float
+
+    def apply(self, books: Books) -> Committed:
+        row = books.reservation(self.key)
+        if row is None or row.sealed:
+            return Committed(None)
+        row = closing(replace(row, sealed=True), self.now)
+        books.save_reservation(row)
+        return Committed(None, _work(row))

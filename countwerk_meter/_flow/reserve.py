@@ -1,0 +1,267 @@
+"""
+The gate: reserve before the call, or say no. One wall-clock budget covers all of it (money rule 2).
+
+The reservation's row and its charge's id are committed before the request leaves. In doubt it is never sent again: it
+has no key (money rule 3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from countwerk_meter._flow.backoff import GATE_BASE, GATE_CAP, ceiling
+from countwerk_meter._flow.begin import Begin, Begun, Debt, Defer, Deny, Draw, Fail, Held, MarkHeld
+from countwerk_meter._flow.commands import Emit, Interrupted, Journal, Now, Send, Sleep
+from countwerk_meter._flow.deduct import deduct
+from countwerk_meter._flow.states import ChargeState, ReservationState
+from countwerk_meter._wire import requests
+from countwerk_meter._wire.models import LedgerReservation, PurchaseLinks
+from countwerk_meter._wire.replies import Answer, InDoubt, NotSent, to_error
+from countwerk_meter.errors import (
+    ChargeAlreadySettledError,
+    ChargeInProgressError,
+    ConfigurationError,
+    InsufficientCreditsError,
+    LedgerUnavailableError,
+)
+
+if TYPE_CHECKING:
+    from countwerk_meter._flow.commands import Flow, Moment
+    from countwerk_meter._flow.rows import ChargeRow, ReservationRow
+    from countwerk_meter._flow.terms import Terms
+    from countwerk_meter._wire.replies import Reply
+    from countwerk_meter._wire.requests import LedgerRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """
+    The call may run.
+
+    `hold` is None where nothing is held for it: a deferred call, or one met again (`replayed`: it was charged before).
+    """
+
+    charge: ChargeRow
+    hold: ReservationRow | None = None
+    replayed: bool = False
+
+
+def described(description: str | None, charge_id: str) -> str:
+    """Return the description that the ledger keeps: reserve and confirm take no key, so the id stands at its end."""
+    return f"{description} [{charge_id}]" if description else f"[{charge_id}]"
+
+
+def met_again(terms: Terms, charge: ChargeRow, met: ChargeRow) -> Gate:
+    """Say what an id that stands already means for this call (design.md, "Met again")."""
+    if met.account_id != charge.account_id or met.operation != charge.operation:
+        raise ConfigurationError(f"usage_event_id {charge.id} was used for another account or operation")
+    if met.state is ChargeState.OPEN:
+        raise ChargeInProgressError(
+            f"{charge.id} is being charged right now", usage_event_id=charge.id, state=str(met.state)
+        )
+    if terms.on_replay == "run":
+        return Gate(met, replayed=True)
+    raise ChargeAlreadySettledError(
+        f"{charge.id} was charged already ({met.state})", usage_event_id=charge.id, state=str(met.state)
+    )
+
+
+def reserve(terms: Terms, charge: ChargeRow, hold: ReservationRow) -> Flow[Gate]:
+    """
+    Reserve `hold.amount` credits for `charge`, then let the call run.
+
+    Raises:
+        InsufficientCreditsError: 402, with fresh purchase links where there are any.
+        LedgerUnavailableError: No definite answer within `terms.reserve_timeout`; `RateLimitError` on a 429.
+        ApiError: The ledger refused for another reason.
+        ChargeInProgressError, ChargeAlreadySettledError: The id stands already.
+
+    """
+    start: Moment = yield Now()
+    deadline = start.monotonic + terms.reserve_timeout
+    begun: Begun = yield Journal(Begin(charge, hold, terms.debt_limit))
+    if begun.met is None and begun.debt.above(terms.debt_limit):
+        yield from _collect(terms, begun.debt, deadline)
+        begun = yield Journal(Begin(charge, hold, terms.debt_limit))
+    if begun.met is not None:
+        return met_again(terms, charge, begun.met)
+    assert begun.charge is not None
+    charge = begun.charge
+    if begun.debt.above(terms.debt_limit):
+        held: Held = yield Journal(Deny(charge, "debt"))
+        raise (yield from denied(terms, charge, begun.debt.total + hold.amount, held, deadline))
+    request = requests.reserve(
+        hold.account_id,
+        hold.operation,
+        hold.amount,
+        validity_minutes=hold.validity,
+        description=described(hold.description, charge.id),
+    )
+    reply = yield from _send(request, deadline, charge, hold)
+    now: Moment = yield Now()
+    if isinstance(reply, Answer) and reply.envelope.ok:
+        row = yield from _held(reply, hold, now)
+        if row is not None:
+            yield Emit("reserved", _fields(charge, amount=row.amount, reservation_id=row.reservation_id))
+            return Gate(charge, row)
+        reply = InDoubt("the answer names no new reservation")
+    return (yield from _not_held(terms, charge, hold, request, reply, now, deadline))
+
+
+def _send(request: LedgerRequest, deadline: float, charge: ChargeRow, hold: ReservationRow) -> Flow[Reply]:
+    try:
+        return (yield from _until_answered(request, deadline))
+    except Interrupted:
+        now: Moment = yield Now()
+        orphan, orphaned = ReservationState.ORPHAN_POSSIBLE, ChargeState.ORPHANED
+        yield Journal(Fail(hold.key, charge.id, orphan, orphaned, "interrupted while reserving", now.wall))
+        raise
+
+
+def _until_answered(request: LedgerRequest, deadline: float) -> Flow[Reply]:
+    """Send until it was sent: only NotSent and a definite 429 go again, inside the budget (assumption A1)."""
+    attempt = 0
+    while True:
+        reply: Reply = yield Send(request, deadline)
+        wait, jitter = ceiling(attempt, base=GATE_BASE, cap=GATE_CAP), True
+        if isinstance(reply, Answer) and reply.envelope.status == 429:
+            if reply.envelope.retry_after is not None:
+                wait, jitter = reply.envelope.retry_after, False
+        elif not isinstance(reply, NotSent):
+            return reply
+        moment: Moment = yield Now()
+        if moment.monotonic + wait >= deadline:
+            return reply
+        yield Sleep(wait, jitter)
+        attempt += 1
+
+
+def _held(reply: Answer, hold: ReservationRow, now: Moment) -> Flow[ReservationRow | None]:
+    data = reply.envelope.data
+    try:
+        made = LedgerReservation.model_validate(data)
+    except ValidationError:
+        return None
+    expires = made.expires_at
+    if expires is not None:
+        until = (expires if expires.tzinfo else expires.replace(tzinfo=UTC)).timestamp()
+    else:
+        until = (reply.server_time or now.wall) + hold.validity * 60
+    amount = made.amount if 0 < made.amount <= hold.amount else hold.amount
+    row: ReservationRow | None = yield Journal(MarkHeld(hold.key, made.reservation_id, amount, until))
+    return row
+
+
+def _not_held(
+    terms: Terms,
+    charge: ChargeRow,
+    hold: ReservationRow,
+    request: LedgerRequest,
+    reply: Reply,
+    now: Moment,
+    deadline: float,
+) -> Flow[Gate]:
+    """Every other outcome of the reserve row in design.md's table."""
+    refused, orphan = ReservationState.REFUSED, ReservationState.ORPHAN_POSSIBLE
+    if isinstance(reply, Answer) and reply.envelope.status == 402:
+        held: Held = yield Journal(
+            Fail(hold.key, charge.id, refused, ChargeState.DENIED, "insufficient credits", now.wall)
+        )
+        raise (yield from denied(terms, charge, hold.amount, held, deadline))
+    error = to_error(request, reply)
+    if isinstance(reply, InDoubt):
+        yield Journal(Fail(hold.key, charge.id, orphan, ChargeState.ORPHANED, reply.reason, now.wall))
+        yield Emit("orphan_possible", _fields(charge, amount=hold.amount, reason=reply.reason))
+    else:
+        yield Journal(Fail(hold.key, charge.id, refused, ChargeState.CANCELLED, _why(reply), now.wall))
+        yield Emit("refused", _fields(charge, amount=hold.amount, reason=_why(reply)))
+    if terms.on_unavailable != "defer" or not isinstance(error, LedgerUnavailableError):
+        raise error
+    deferred: Begun = yield Journal(Defer(terms.ledger, charge.id, terms.debt_limit))
+    if deferred.charge is None:
+        held = yield Journal(Deny(charge, "debt"))
+        raise (yield from denied(terms, charge, deferred.debt.total, held, deadline))
+    yield Emit("deferred", _fields(charge, amount=charge.estimate))
+    return Gate(deferred.charge)
+
+
+def _why(reply: Reply) -> str:
+    if isinstance(reply, Answer):
+        return reply.envelope.code or "refused"
+    return reply.reason
+
+
+def _fields(charge: ChargeRow, **more: Any) -> dict[str, Any]:
+    return {
+        "usage_event_id": charge.id,
+        "account_id": charge.account_id,
+        "operation": charge.operation,
+        **more,
+    }
+
+
+def _collect(terms: Terms, debt: Debt, deadline: float) -> Flow[None]:
+    """Try to collect a debt before refusing on its account (money rule 14)."""
+    for charge_id in debt.collectable:
+        now: Moment = yield Now()
+        if now.monotonic >= deadline:
+            return
+        yield from deduct(terms, charge_id, deadline)
+
+
+def denied(
+    terms: Terms, charge: ChargeRow, required: int, held: Held, deadline: float
+) -> Flow[InsufficientCreditsError]:
+    """
+    Make the 402, with links fetched now.
+
+    A failing purchase-links call never hides the 402, and never yields a URL.
+    """
+    yield Emit("refused", _fields(charge, amount=required, reason="insufficient credits"))
+    links, problem = yield from purchase_options(terms.ai_product_id, charge.account_id, deadline)
+    return InsufficientCreditsError(
+        account_id=charge.account_id,
+        operation=charge.operation,
+        required=required,
+        usage_event_id=charge.id,
+        held=held.amount,
+        held_until=None if held.until is None else datetime.fromtimestamp(held.until, UTC),
+        purchase_links=links,
+        purchase_error=problem,
+        ai_product_id=terms.ai_product_id,
+    )
+
+
+def purchase_options(
+    ai_product_id: str, account_id: str, deadline: float
+) -> Flow[tuple[PurchaseLinks | None, str | None]]:
+    """Fetch the ways to buy; where that fails, whatever the failed answer carried, all closed, and why."""
+    request = requests.purchase_links(ai_product_id, account_id)
+    reply: Reply = yield Send(request, deadline)
+    if isinstance(reply, NotSent):
+        return None, "LEDGER_UNREACHABLE"
+    if isinstance(reply, InDoubt):
+        return None, reply.code or "LEDGER_UNAVAILABLE"
+    said = reply.envelope
+    try:
+        links = PurchaseLinks.model_validate(said.data)
+    except ValidationError:
+        return None, said.code or "UNREADABLE_ANSWER"
+    if said.ok:
+        return links, None
+    return (links.all_disabled() if links.options else None), said.code
+
+
+def draw(terms: Terms, charge: ChargeRow, reservation_key: str) -> Flow[Gate | None]:
+    """Begin a charge on an open reservation, without a round trip; None: it does not fit what is left."""
+    begun: Begun | None = yield Journal(Draw(charge, reservation_key))
+    if begun is None:
+        return None
+    if begun.met is not None:
+        return met_again(terms, charge, begun.met)
+    assert begun.charge is not None
+    return Gate(begun.charge)

@@ -1,0 +1,99 @@
+"""The two rows of the journal: what is held on the ledger, and what is drawn from it. They hold no secret, prompt or URL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from countwerk_meter._flow.states import CHARGE_STEPS, RESERVATION_STEPS, ChargeState, ReservationState
+from countwerk_meter.errors import JournalError
+
+CONFIRM, DEDUCT = "confirm", "deduct"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReservationRow:
+    """
+    Credits held on the ledger: the funding of one or more charges.
+
+    Times are POSIX seconds; `expires_at` is on the ledger's clock, the others on this machine's.
+    """
+
+    key: str
+    ledger: str
+    principal: str
+    owner: str
+    account_id: str
+    operation: str
+    amount: int
+    validity: int
+    created_at: float
+    description: str | None = None
+    state: ReservationState = ReservationState.REQUESTED
+    epoch: int = 0
+    reservation_id: str | None = None
+    expires_at: float | None = None
+    settle_with: str = CONFIRM
+    promised: int = 0  # estimates of the open draws: what is left must cover them
+    committed: int = 0  # what one confirm will carry
+    open_charges: int = 0
+    sealed: bool = False  # the block is over: no further draw
+    frozen: int | None = None  # attempt 1 froze this amount (money rule 4)
+    confirms: int = 0
+    confirms_open: int = 0  # attempts without a definite answer
+    confirm_delivered: bool = False  # 402, 429 or 404 came back, or doubt (money rule 5)
+    cancels: int = 0  # above 0: a cancel was committed, no confirm leaves any more
+    cancels_open: int = 0
+    cancel_then_deduct: bool = False
+    reason: str | None = None
+    failures: int = 0
+    due_at: float | None = None
+
+    def checked_step(self, state: ReservationState) -> ReservationState:
+        """Return `state` if it may follow this one (I7)."""
+        if state is not self.state and state not in RESERVATION_STEPS[self.state]:
+            raise JournalError(f"a reservation cannot go from {self.state} to {state}")
+        return state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChargeRow:
+    """
+    One logical usage and its whole life, keyed by its `usage_event_id` within a ledger.
+
+    `amount` is the whole charge in credits; `share` the part that its reservation's confirm carries, or, with
+    `via` deduct, the part that is deducted under its own id. What lies beyond the hold is a leg, `<id>.over`.
+    """
+
+    id: str
+    ledger: str
+    principal: str
+    owner: str
+    account_id: str
+    operation: str
+    created_at: float
+    description: str | None = None
+    state: ChargeState = ChargeState.OPEN
+    epoch: int = 0
+    parent: str | None = None
+    reservation_key: str | None = None
+    estimate: int = 0
+    draw: bool = False  # a nested draw: its estimate counts against what is left of the hold
+    amount: int | None = None
+    share: int = 0
+    exact: str | None = None
+    basis: str | None = None
+    via: str = CONFIRM
+    lines: str | None = None  # JSON: what was measured and how it was priced
+    metadata: str | None = None
+    trace_id: str | None = None
+    span_id: str | None = None
+    reason: str | None = None
+    committed_at: float | None = None
+    failures: int = 0
+    due_at: float | None = None
+
+    def checked_step(self, state: ChargeState) -> ChargeState:
+        """Return `state` if it may follow this one (I7)."""
+        if state is not self.state and state not in CHARGE_STEPS[self.state]:
+            raise JournalError(f"a charge cannot go from {self.state} to {state}")
+        return state

@@ -1,0 +1,309 @@
+"""
+Settling a reservation: confirm what was used, cancel what was not, deduct where a confirm can no longer be.
+
+One pass over one row. Every attempt is committed before it leaves (money rule 4), time is the ledger's (rule 6), and
+what the client cannot decide becomes unresolved instead of a guess (rules 5 and 8).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from countwerk_meter._flow.attempts import (
+    CANCEL,
+    Claim,
+    CloseAttempt,
+    Confirmed,
+    Convert,
+    End,
+    Ended,
+    ExpireOrphan,
+    Lapse,
+    Load,
+    OpenAttempt,
+    Postpone,
+)
+from countwerk_meter._flow.backoff import PARKED_FOR, SETTLE_BASE, SETTLE_CAP, ceiling
+from countwerk_meter._flow.clock import GUARD_SECONDS, Life, life_of
+from countwerk_meter._flow.commands import Emit, Journal, Now, Send
+from countwerk_meter._flow.deduct import deduct, settled_fields
+from countwerk_meter._flow.reserve import described
+from countwerk_meter._flow.rows import CONFIRM, DEDUCT, ChargeRow, ReservationRow
+from countwerk_meter._flow.states import WAITING, ReservationState
+from countwerk_meter._flow.verdict import Pass, Verdict
+from countwerk_meter._wire import requests
+from countwerk_meter._wire.replies import Answer, InDoubt
+
+if TYPE_CHECKING:
+    from countwerk_meter._flow.commands import Flow, Moment
+    from countwerk_meter._flow.terms import Terms
+    from countwerk_meter._wire.replies import Reply
+
+_NOT_FOUND = "RESERVATION_NOT_FOUND"
+
+
+def settle(terms: Terms, key: str) -> Flow[Pass]:
+    """Make one pass over the reservation with this journal key."""
+    claim: Claim | None = yield Journal(Load(key))
+    if claim is None:
+        return Pass(Verdict.ENDED, "")
+    row = claim.row
+    if row.state is ReservationState.ORPHAN_POSSIBLE:
+        return (yield from _expire_orphan(row))
+    if row.state is ReservationState.HELD:
+        return (yield from _lapse(terms, row))
+    if row.state is not ReservationState.CLOSING:
+        return Pass(Verdict.ENDED, row.account_id)
+    if row.settle_with == DEDUCT and row.cancels == 0:
+        return (yield from _deduct_then_cancel(terms, claim))
+    if row.cancels:
+        return (yield from _cancel(terms, row))
+    if not row.committed:
+        return (yield from _cancel(terms, row))
+    return (yield from _confirm_or_convert(terms, claim))
+
+
+def probe(terms: Terms, account_id: str) -> Flow[Pass]:
+    """Ask for a balance: is the ledger giving definite answers again, and does the key work (money rule 12)."""
+    start: Moment = yield Now()
+    reply: Reply = yield Send(requests.balance(account_id), start.monotonic + terms.settle_timeout)
+    if not isinstance(reply, Answer):
+        return Pass(Verdict.DOUBTFUL, account_id, wait=reply.retry_after if isinstance(reply, InDoubt) else None)
+    if reply.envelope.status == 401:
+        return Pass(Verdict.PAUSED, account_id)
+    if reply.envelope.status == 429:
+        return Pass(Verdict.DOUBTFUL, account_id, wait=reply.envelope.retry_after)
+    return Pass(Verdict.ENDED, account_id)
+
+
+def _expire_orphan(row: ReservationRow) -> Flow[Pass]:
+    now: Moment = yield Now()
+    # No ledger time is known for a hold that may not exist: its whole validity is waited out, and a minute more.
+    due = row.due_at or row.created_at + row.validity * 60 + 60
+    if now.wall < due:
+        return Pass(Verdict.LATER, row.account_id, due)
+    yield Journal(ExpireOrphan(row.key))
+    return Pass(Verdict.ENDED, row.account_id)
+
+
+def _lapse(terms: Terms, row: ReservationRow) -> Flow[Pass]:
+    moment, failed = yield from _ledger_time(terms, row)
+    if failed is not None:
+        return failed
+    life = life_of(row, moment)
+    if life is not Life.EXPIRED:
+        left = 60.0 if moment.ledger is None or row.expires_at is None else row.expires_at - moment.ledger + 1
+        yield Journal(Postpone(row.key, moment.wall + max(left, 1.0)))
+        return Pass(Verdict.LATER, row.account_id, moment.wall + max(left, 1.0))
+    work: tuple[str, str] | None = yield Journal(Lapse(row.key, moment.wall))
+    yield Emit("lapsed", {"account_id": row.account_id, "operation": row.operation, "amount": row.amount})
+    return Pass(Verdict.ENDED, row.account_id, work=() if work is None else (work,))
+
+
+def _ledger_time(terms: Terms, row: ReservationRow) -> Flow[tuple[Moment, Pass | None]]:
+    """Return a moment that knows the ledger's time, asking for it if need be; or the pass that failed to."""
+    moment: Moment = yield Now()
+    if moment.ledger is not None:
+        return moment, None
+    asked = yield from probe(terms, row.account_id)
+    moment = yield Now()
+    if asked.verdict is Verdict.ENDED:
+        return moment, None
+    due = moment.wall + ceiling(row.failures, base=SETTLE_BASE, cap=SETTLE_CAP)
+    yield Journal(Postpone(row.key, due))
+    return moment, Pass(asked.verdict, row.account_id, due, wait=asked.wait)
+
+
+def _confirm_or_convert(terms: Terms, claim: Claim) -> Flow[Pass]:
+    row = claim.row
+    moment, failed = yield from _ledger_time(terms, row)
+    if failed is not None:
+        return failed
+    life = life_of(row, moment)
+    if life is Life.ALIVE:
+        return (yield from _confirm(terms, claim))
+    if row.confirms_open == 0 and not row.confirm_delivered:
+        # No confirm can have been applied: each charge goes under its own id, and nothing waits for the cancel.
+        ended: Ended = yield Journal(Convert(row.key, row.epoch, moment.wall))
+        if ended.row is None:
+            return Pass(Verdict.LATER, row.account_id, moment.wall)
+        yield Emit("converted", {"account_id": row.account_id, "amount": row.committed, "reason": "expired"})
+        done = yield from _cancel(terms, ended.row)
+        return Pass(done.verdict, row.account_id, done.due_at, work=(*done.work, *_charges(ended)), wait=done.wait)
+    if life is Life.UNKNOWN and row.confirms_open:
+        return (yield from _confirm(terms, claim))
+    # Expired with a confirm in doubt or delivered: one cancel, whose `true` alone proves that nothing was charged.
+    return (yield from _cancel(terms, row, then_deduct=True))
+
+
+def _charges(ended: Ended) -> tuple[tuple[str, str], ...]:
+    return tuple(("charge", charge_id) for charge_id in ended.deducts)
+
+
+def _confirm(terms: Terms, claim: Claim) -> Flow[Pass]:
+    row = claim.row
+    amount = row.frozen or row.committed
+    opened: ReservationRow | None = yield Journal(OpenAttempt(row.key, row.epoch, CONFIRM, amount))
+    if opened is None:
+        now: Moment = yield Now()
+        return Pass(Verdict.LATER, row.account_id, now.wall + 1)
+    assert opened.reservation_id is not None
+    carried = [charge for charge in claim.charges if charge.share and charge.via == CONFIRM]
+    request = requests.confirm(opened.reservation_id, amount, description=_carried(row, carried))
+    start: Moment = yield Now()
+    reply: Reply = yield Send(request, start.monotonic + terms.settle_timeout)
+    now = yield Now()
+    backoff = now.wall + ceiling(row.failures, base=SETTLE_BASE, cap=SETTLE_CAP)
+    account = row.account_id
+    if isinstance(reply, InDoubt):
+        due = max(backoff, now.wall + (reply.retry_after or 0))
+        yield Journal(Postpone(row.key, due, doubtful_confirm=True))
+        yield Emit("in_doubt", {"account_id": account, "amount": amount, "reason": reply.reason, "of": "confirm"})
+        return Pass(Verdict.DOUBTFUL, account, due, wait=reply.retry_after)
+    if not isinstance(reply, Answer):
+        yield Journal(CloseAttempt(row.key, CONFIRM, delivered=False, due_at=backoff))
+        return Pass(Verdict.DOUBTFUL, account, backoff)
+    said = reply.envelope
+    if said.ok and said.data.get("confirmed") is not False:
+        return (yield from _confirmed(row, _whole(said.data.get("actualAmount")), now))
+    if said.ok:
+        yield Journal(Postpone(row.key, backoff, doubtful_confirm=True))
+        return Pass(Verdict.DOUBTFUL, account, backoff)
+    if said.status == 402:
+        if row.confirms_open:
+            return (yield from _unresolved(row, "refused in doubt", now, closes=CONFIRM))
+        closed: ReservationRow = yield Journal(CloseAttempt(row.key, CONFIRM, delivered=True, due_at=now.wall))
+        return (yield from _cancel(terms, closed, then_deduct=True))
+    if said.status == 404 and said.code == _NOT_FOUND:
+        return (yield from _vanished(row, now))
+    if said.status in {401, 403, 429}:
+        wait = PARKED_FOR if said.status == 403 else said.retry_after or 0.0
+        due = max(backoff, now.wall + wait)
+        yield Journal(CloseAttempt(row.key, CONFIRM, delivered=said.status == 429, due_at=due))
+        verdict = {401: Verdict.PAUSED, 403: Verdict.PARKED, 429: Verdict.LATER}[said.status]
+        return Pass(verdict, account, due, wait=said.retry_after)
+    return (yield from _unresolved(row, f"rejected: {said.code}", now, closes=CONFIRM))
+
+
+def _carried(row: ReservationRow, charges: list[ChargeRow]) -> str:
+    if len(charges) == 1:
+        return described(row.description, charges[0].id)
+    return described(row.description, f"{charges[0].id} and {len(charges) - 1} more")
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _confirmed(row: ReservationRow, actual: int | None, now: Moment, *, inferred: bool = False) -> Flow[Pass]:
+    ended: Ended = yield Journal(Confirmed(row.key, actual, now.wall, inferred))
+    for charge in ended.charges:
+        if charge.share:
+            yield Emit("charged", settled_fields(charge, via=CONFIRM, amount=charge.share))
+    if ended.excess:
+        yield Emit("excess", {"account_id": row.account_id, "amount": ended.excess, "operation": row.operation})
+    ids = tuple(charge.id for charge in ended.charges)
+    return Pass(Verdict.ENDED, row.account_id, work=_charges(ended), charges=ids)
+
+
+def _vanished(row: ReservationRow, now: Moment) -> Flow[Pass]:
+    """Read a 404 on a confirm: only time and the earlier attempts say what it means (money rule 8)."""
+    alive = life_of(row, now) is Life.ALIVE
+    if alive and row.confirms_open and row.cancels == 0:
+        yield Emit("inferred", {"account_id": row.account_id, "amount": row.frozen or row.committed})
+        return (yield from _confirmed(row, None, now, inferred=True))
+    first = row.confirms_open == 0 and not row.confirm_delivered
+    return (yield from _unresolved(row, "vanished" if alive and first else "expired", now, closes=CONFIRM))
+
+
+def _unresolved(row: ReservationRow, reason: str, now: Moment, *, closes: str | None = None) -> Flow[Pass]:
+    ended: Ended = yield Journal(End(row.key, ReservationState.UNRESOLVED, reason, now.wall, closes=closes))
+    for charge in ended.charges:
+        yield Emit("unresolved", settled_fields(charge, via=CONFIRM, amount=charge.share) | {"reason": reason})
+    return Pass(Verdict.ENDED, row.account_id, charges=tuple(charge.id for charge in ended.charges))
+
+
+def _cancel(terms: Terms, row: ReservationRow, *, then_deduct: bool = False) -> Flow[Pass]:
+    """Give the hold back. `then_deduct`: only a definite `cancelled: true` lets its charges go as deducts (rule 5)."""
+    then_deduct = then_deduct or row.cancel_then_deduct
+    start: Moment = yield Now()
+    account = row.account_id
+    if not then_deduct and _surely_over(row, start):
+        return (yield from _ended(row, ReservationState.EXPIRED, "expired", start))
+    opened: ReservationRow | None = yield Journal(
+        OpenAttempt(row.key, row.epoch, CANCEL, then_deduct=then_deduct)
+    )
+    if opened is None:
+        return Pass(Verdict.LATER, account, start.wall + 1)
+    assert opened.reservation_id is not None
+    request = requests.cancel(opened.reservation_id, reason="charged otherwise" if row.committed else "nothing used")
+    reply: Reply = yield Send(request, start.monotonic + terms.settle_timeout)
+    now: Moment = yield Now()
+    backoff = now.wall + ceiling(row.failures, base=SETTLE_BASE, cap=SETTLE_CAP)
+    if isinstance(reply, InDoubt):
+        if then_deduct:
+            return (yield from _unresolved(row, "expired", now))
+        due = max(backoff, now.wall + (reply.retry_after or 0))
+        yield Journal(Postpone(row.key, due))
+        return Pass(Verdict.DOUBTFUL, account, due, wait=reply.retry_after)
+    if not isinstance(reply, Answer):
+        yield Journal(CloseAttempt(row.key, CANCEL, delivered=False, due_at=backoff))
+        return Pass(Verdict.DOUBTFUL, account, backoff)
+    said = reply.envelope
+    if said.ok and said.data.get("cancelled") is True:
+        return (yield from _ended(row, ReservationState.CANCELLED, None, now, deduct=then_deduct))
+    if said.ok or said.code == _NOT_FOUND:
+        if then_deduct:
+            return (yield from _unresolved(row, "expired", now, closes=CANCEL))
+        return (yield from _ended(row, ReservationState.CANCELLED, "not found", now))
+    if said.status in {401, 403, 429}:
+        due = max(backoff, now.wall + (PARKED_FOR if said.status == 403 else said.retry_after or 0.0))
+        yield Journal(CloseAttempt(row.key, CANCEL, delivered=False, due_at=due))
+        verdict = {401: Verdict.PAUSED, 403: Verdict.PARKED, 429: Verdict.LATER}[said.status]
+        return Pass(verdict, account, due, wait=said.retry_after)
+    reason = f"rejected: {said.code}"
+    yield Emit("unresolved", {"account_id": account, "operation": row.operation, "amount": 0, "reason": reason})
+    return (yield from _unresolved(row, reason, now, closes=CANCEL))
+
+
+def _surely_over(row: ReservationRow, moment: Moment) -> bool:
+    """Whether the hold ended by its own validity, well past the guard: then nothing has to be sent."""
+    if moment.ledger is None or row.expires_at is None:
+        return False
+    return moment.ledger > row.expires_at + GUARD_SECONDS
+
+
+def _ended(
+    row: ReservationRow, state: ReservationState, reason: str | None, now: Moment, *, deduct: bool = False
+) -> Flow[Pass]:
+    ended: Ended = yield Journal(End(row.key, state, reason, now.wall, deduct=deduct, closes=CANCEL))
+    return Pass(Verdict.ENDED, row.account_id, work=_charges(ended))
+
+
+def _deduct_then_cancel(terms: Terms, claim: Claim) -> Flow[Pass]:
+    """
+    Settle with deducts (`settle_with="deduct"`): the hold was only the admission.
+
+    On a 402 the hold is given back first, because it may be what is missing.
+    """
+    row = claim.row
+    ended: list[str] = []
+    work: list[tuple[str, str]] = []
+    for charge in claim.charges:
+        if charge.state not in WAITING or charge.via != DEDUCT:
+            continue
+        made = yield from deduct(terms, charge.id, release_first=True)
+        work.extend(made.work)
+        ended.extend(made.charges)
+        if made.verdict is Verdict.ENDED:
+            continue
+        now: Moment = yield Now()
+        if made.verdict is Verdict.RELEASE or _surely_over(row, now):
+            break
+        due = made.due_at or now.wall
+        yield Journal(Postpone(row.key, due))
+        return Pass(made.verdict, row.account_id, due, tuple(work), tuple(ended), made.wait)
+    done = yield from _cancel(terms, row)
+    return Pass(
+        done.verdict, row.account_id, done.due_at, (*work, *done.work), (*ended, *done.charges), done.wait
+    )

@@ -1,0 +1,76 @@
+"""
+The states of a reservation and of a charge, and the steps between them: theory first, code only reads these tables.
+
+A step that is not in a table is a bug, and is refused before it is written (I7).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class ReservationState(StrEnum):
+    """Where a hold stands."""
+
+    REQUESTED = "requested"  # committed before the request leaves (money rule 3)
+    HELD = "held"  # the ledger named it
+    CLOSING = "closing"  # its block is over and every charge on it is known
+    CONFIRMED = "confirmed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"  # ended by its validity
+    REFUSED = "refused"  # the ledger made no hold
+    ORPHAN_POSSIBLE = "orphan_possible"  # in doubt: may be held until its validity has passed
+    UNRESOLVED = "unresolved"  # the client cannot decide; listed until someone closes it
+
+
+class ChargeState(StrEnum):
+    """Where a charge stands."""
+
+    OPEN = "open"  # its call is running
+    DENIED = "denied"  # 402: the call never ran
+    CANCELLED = "cancelled"  # nothing was used
+    ORPHANED = "orphaned"  # its reserve is in doubt, the call never ran
+    COMMITTED = "committed"  # the amount is known and durable: the commit is the charge (money rule 7)
+    SETTLED = "settled"  # the ledger has it
+    UNCOLLECTED = "uncollected"  # 402 on a deduct: kept, tried again on a schedule
+    UNRESOLVED = "unresolved"  # the client cannot decide; listed until someone closes it
+
+
+_R, _C = ReservationState, ChargeState
+
+RESERVATION_STEPS: Final[Mapping[ReservationState, frozenset[ReservationState]]] = MappingProxyType(
+    {
+        _R.REQUESTED: frozenset({_R.HELD, _R.REFUSED, _R.ORPHAN_POSSIBLE}),
+        _R.HELD: frozenset({_R.CLOSING, _R.EXPIRED}),
+        _R.CLOSING: frozenset({_R.CONFIRMED, _R.CANCELLED, _R.EXPIRED, _R.UNRESOLVED}),
+        _R.ORPHAN_POSSIBLE: frozenset({_R.EXPIRED}),
+        # A late definite success is the one truth that may still arrive after the client gave up deciding.
+        _R.UNRESOLVED: frozenset({_R.CONFIRMED}),
+        _R.CONFIRMED: frozenset(),
+        _R.CANCELLED: frozenset(),
+        _R.EXPIRED: frozenset(),
+        _R.REFUSED: frozenset(),
+    }
+)
+
+CHARGE_STEPS: Final[Mapping[ChargeState, frozenset[ChargeState]]] = MappingProxyType(
+    {
+        _C.OPEN: frozenset({_C.DENIED, _C.CANCELLED, _C.ORPHANED, _C.COMMITTED, _C.SETTLED}),
+        _C.DENIED: frozenset({_C.OPEN}),
+        _C.CANCELLED: frozenset({_C.OPEN}),
+        _C.ORPHANED: frozenset({_C.OPEN}),
+        _C.COMMITTED: frozenset({_C.SETTLED, _C.UNCOLLECTED, _C.UNRESOLVED}),
+        _C.UNCOLLECTED: frozenset({_C.SETTLED, _C.UNRESOLVED}),
+        _C.UNRESOLVED: frozenset({_C.SETTLED}),
+        _C.SETTLED: frozenset(),
+    }
+)
+
+RESTARTABLE: Final = frozenset(state for state, steps in CHARGE_STEPS.items() if _C.OPEN in steps)
+HOLDING: Final = frozenset({_R.REQUESTED, _R.HELD, _R.CLOSING, _R.ORPHAN_POSSIBLE})
+WAITING: Final = frozenset({_C.COMMITTED, _C.UNCOLLECTED})

@@ -1,0 +1,118 @@
+"""
+`countwerk-meter price`: what a usage costs under a price profile, line by line, without a ledger.
+
+Says which rule was taken and, with `--why`, why the others were not. Exit codes: 0 priced, 1 STRICT refuses to price it,
+2 the profile or an argument cannot be read.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, NoReturn, cast
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from countwerk_meter.errors import PricingError
+from countwerk_meter.pricing import PriceProfile
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from countwerk_meter.pricing import Explanation, Mode, Price
+
+_REFUSALS = frozenset({"UNMATCHED_DIMENSION", "RULESET_HASH_MISMATCH"})
+
+
+def price(
+    profile: Annotated[str, typer.Argument(help="The price profile: a JSON file.")],
+    dimensions: Annotated[list[str], typer.Argument(metavar="DIMENSION=QTY...", help="What was measured.")],
+    attribute: Annotated[
+        list[str] | None,
+        typer.Option("--attribute", "-a", metavar="KEY=VALUE", help="What rules match, as model=gpt-5."),
+    ] = None,
+    mode: Annotated[
+        str, typer.Option(help="STRICT refuses what has no price; RUNTIME leaves it out and says so.")
+    ] = "STRICT",
+    why: Annotated[bool, typer.Option("--why", help="Say why each other rule was not taken.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Price a usage with a price profile."""
+    measured = _pairs(dimensions, "DIMENSION=QTY")
+    attributes = _pairs(attribute or [], "KEY=VALUE")
+    try:
+        loaded = PriceProfile.load(profile)
+        result = loaded.price(measured, attributes, cast("Mode", mode.upper()))
+        explained = loaded.explain(measured, attributes) if why else ()
+    except PricingError as error:
+        _fail(str(error), 1 if error.code in _REFUSALS else 2)
+    if as_json:
+        data = result.payload()
+        if why:
+            data["explanation"] = [_explanation(each) for each in explained]
+        typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+        return
+    _show(Console(), result, explained)
+
+
+def _pairs(texts: list[str], form: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not name or not separator or not value:
+            _fail(f"{text!r} is not of the form {form}", 2)
+        if name in pairs:
+            _fail(f"{name} is given twice", 2)
+        pairs[name] = value
+    return pairs
+
+
+def _show(console: Console, result: Price, explained: tuple[Explanation, ...]) -> None:
+    table = Table("Dimension", "Rule", box=None, pad_edge=False, header_style="bold")
+    for heading in ("Quantity", "Credits per unit", "Credits"):
+        table.add_column(heading, justify="right")
+    for line in result.breakdown:
+        numbers = (_digits(line.quantity), _digits(line.credits_per_unit), _digits(line.credits))
+        table.add_row(line.dimension, line.rule_id, *numbers)
+    for dimension in result.unmatched_dimensions:
+        table.add_row(dimension, "no rule", _given(result, dimension), "", "", style="yellow")
+    console.print(table)
+    console.print()
+    summary = Table.grid(padding=(0, 2))
+    summary.add_row("Total", f"{_digits(result.total)} credits")
+    summary.add_row("To deduct", f"{result.credits_to_deduct} credits")
+    if result.cost_total_eur is not None:
+        summary.add_row("Own cost", f"{_digits(result.cost_total_eur)} EUR")
+    summary.add_row("Profile", result.profile_version_id)
+    summary.add_row("Ruleset", result.ruleset_hash)
+    if result.quarantine_reason:
+        summary.add_row("Quarantine", result.quarantine_reason, style="yellow")
+    console.print(summary, soft_wrap=True)
+    for each in explained:
+        console.print()
+        console.print(f"{each.dimension}: {each.rule.id if each.rule else 'no rule'}", markup=False, highlight=False)
+        for rule_id, reason in each.others:
+            console.print(f"  not {rule_id}: {reason}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _explanation(each: Explanation) -> dict[str, object]:
+    return {
+        "dimensionKey": each.dimension,
+        "ruleId": each.rule.id if each.rule else None,
+        "others": [{"ruleId": rule_id, "reason": reason} for rule_id, reason in each.others],
+    }
+
+
+def _given(result: Price, dimension: str) -> str:
+    return str(result.dimensions[dimension])
+
+
+def _digits(value: Decimal) -> str:
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.echo(f"countwerk-meter price: {message}", err=True)
+    raise typer.Exit(code)

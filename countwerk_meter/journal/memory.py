@@ -1,0 +1,169 @@
+"""The journal that forgets: for tests, and for a process whose charges need not survive it."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from countwerk_meter._flow.begin import DEFERRED
+from countwerk_meter._flow.states import HOLDING, RESERVATION_STEPS, WAITING, ChargeState, ReservationState
+from countwerk_meter.errors import JournalError
+from countwerk_meter.journal.port import Journal
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from countwerk_meter._flow.books import Operation
+    from countwerk_meter._flow.rows import ChargeRow, ReservationRow
+
+T = TypeVar("T")
+
+_NEVER = float("inf")
+
+
+class _Books:
+    """Rows in dicts, with an undo list: an operation that raises leaves nothing behind."""
+
+    def __init__(self) -> None:
+        self._reservations: dict[str, ReservationRow] = {}
+        self._charges: dict[tuple[str, str], ChargeRow] = {}
+        self._ids: dict[tuple[str, str], str] = {}
+        self._carry: dict[tuple[str, str], Decimal] = {}
+        self._undo: list[tuple[dict[Any, Any], Any, Any]] = []
+
+    def begin(self) -> None:
+        self._undo.clear()
+
+    def roll_back(self) -> None:
+        for table, key, before in reversed(self._undo):
+            if before is None:
+                table.pop(key, None)
+            else:
+                table[key] = before
+        self._undo.clear()
+
+    def _put(self, table: dict[Any, Any], key: object, value: object) -> None:
+        self._undo.append((table, key, table.get(key)))
+        table[key] = value
+
+    def reservation(self, key: str) -> ReservationRow | None:
+        return self._reservations.get(key)
+
+    def knows_reservation_id(self, ledger: str, reservation_id: str) -> bool:
+        return (ledger, reservation_id) in self._ids
+
+    def charge(self, ledger: str, charge_id: str) -> ChargeRow | None:
+        return self._charges.get((ledger, charge_id))
+
+    def charges_of(self, reservation_key: str) -> list[ChargeRow]:
+        rows = [
+            row
+            for row in self._charges.values()
+            if row.reservation_key == reservation_key and row.parent is None
+        ]
+        return sorted(rows, key=lambda row: (_NEVER if row.committed_at is None else row.committed_at, row.id))
+
+    def open_reservations(self, ledger: str, account_id: str) -> list[ReservationRow]:
+        return [
+            row
+            for row in self._reservations.values()
+            if row.ledger == ledger and row.account_id == account_id and row.state in HOLDING
+        ]
+
+    def owed(self, ledger: str, account_id: str) -> list[ChargeRow]:
+        return [
+            row
+            for row in self._charges.values()
+            if row.ledger == ledger
+            and row.account_id == account_id
+            and (
+                row.state is ChargeState.UNCOLLECTED
+                or (row.reason == DEFERRED and row.state in {ChargeState.OPEN, ChargeState.COMMITTED})
+            )
+        ]
+
+    def due(self, ledger: str, owner: str, before: float, limit: int) -> list[tuple[str, str, float]]:
+        reservations = [
+            (row.expires_at or _NEVER, "reservation", row.key, row.due_at)
+            for row in self._reservations.values()
+            if row.ledger == ledger and row.owner == owner and row.due_at is not None and row.due_at <= before
+        ]
+        charges = [
+            (_NEVER, "charge", row.id, row.due_at)
+            for row in self._charges.values()
+            if row.ledger == ledger and row.owner == owner and row.due_at is not None and row.due_at <= before
+        ]
+        return [(kind, key, due) for _, kind, key, due in sorted(reservations + charges)[:limit]]
+
+    def next_due(self, ledger: str, owner: str) -> float | None:
+        rows = (*self._reservations.values(), *self._charges.values())
+        return min(
+            (row.due_at for row in rows if row.ledger == ledger and row.owner == owner and row.due_at is not None),
+            default=None,
+        )
+
+    def charges(self, ledger: str, states: Collection[ChargeState] | None, limit: int) -> list[ChargeRow]:
+        rows = [row for row in self._charges.values() if row.ledger == ledger and (not states or row.state in states)]
+        return sorted(rows, key=lambda row: (-row.created_at, row.id))[:limit]
+
+    def reservations(self, ledger: str, states: Collection[ReservationState], limit: int) -> list[ReservationRow]:
+        rows = [row for row in self._reservations.values() if row.ledger == ledger and row.state in states]
+        return sorted(rows, key=lambda row: (row.created_at, row.key))[:limit]
+
+    def owners(self, ledger: str) -> set[str]:
+        reservations = {row.owner for row in self._reservations.values() if row.ledger == ledger and RESERVATION_STEPS[row.state]}
+        live = {ChargeState.OPEN, *WAITING}
+        return reservations | {row.owner for row in self._charges.values() if row.ledger == ledger and row.state in live}
+
+    def carry(self, ledger: str, account_id: str) -> Decimal:
+        return self._carry.get((ledger, account_id), Decimal(0))
+
+    def set_carry(self, ledger: str, account_id: str, fraction: Decimal) -> None:
+        self._put(self._carry, (ledger, account_id), fraction)
+
+    def save_reservation(self, row: ReservationRow) -> None:
+        self._put(self._reservations, row.key, row)
+        if row.reservation_id is not None:
+            self._put(self._ids, (row.ledger, row.reservation_id), row.key)
+
+    def save_charge(self, row: ChargeRow) -> None:
+        self._put(self._charges, (row.ledger, row.id), row)
+
+
+class MemoryJournal(Journal):
+    """Keeps everything in this process, and loses it with the process."""
+
+    def __init__(self) -> None:
+        self._books = _Books()
+        self._lock = threading.Lock()
+        self._owners: set[str] = set()
+        self._closed = False
+
+    @property
+    def name(self) -> str:
+        return "memory:"
+
+    def submit(self, operation: Operation[T]) -> Future[T]:
+        future: Future[T] = Future()
+        with self._lock:
+            if self._closed:
+                future.set_exception(JournalError("the journal memory: is closed"))
+                return future
+            self._books.begin()
+            try:
+                future.set_result(operation.apply(self._books))
+            except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to whoever waits
+                self._books.roll_back()
+                future.set_exception(error)
+        return future
+
+    def join(self, owner: str) -> None:
+        self._owners.add(owner)
+
+    def is_alive(self, owner: str) -> bool:
+        return owner in self._owners
+
+    def close(self) -> None:
+        self._closed = True

@@ -1,0 +1,159 @@
+"""Rows to SQLite and back: the columns are the fields of the two row classes."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+from countwerk_meter._flow.rows import ChargeRow, ReservationRow
+from countwerk_meter._flow.states import ChargeState, ReservationState
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Collection, Iterable
+
+_RESERVATION: Final = tuple(field.name for field in fields(ReservationRow))
+_CHARGE: Final = tuple(field.name for field in fields(ChargeRow))
+
+
+def _upsert(table: str, columns: tuple[str, ...], key: str) -> str:
+    names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+    keys = set(key.split(", "))
+    updates = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in keys)
+    return f"INSERT INTO {table} ({names}) VALUES ({marks}) ON CONFLICT ({key}) DO UPDATE SET {updates}"  # noqa: S608 - our own names
+
+
+def _select(table: str, columns: tuple[str, ...], rest: str) -> str:
+    return f"SELECT {', '.join(columns)} FROM {table} WHERE {rest}"  # noqa: S608 - our own names
+
+
+_SAVE_RESERVATION: Final = _upsert("reservation", _RESERVATION, "key")
+_SAVE_CHARGE: Final = _upsert("charge", _CHARGE, "ledger, id")
+_RESERVATION_BY_KEY: Final = _select("reservation", _RESERVATION, "key = ?")
+_HOLDING: Final = _select(
+    "reservation",
+    _RESERVATION,
+    "ledger = ? AND account_id = ? AND state IN ('requested', 'held', 'closing', 'orphan_possible')",
+)
+_CHARGE_BY_ID: Final = _select("charge", _CHARGE, "ledger = ? AND id = ?")
+_CHARGES_OF: Final = _select(
+    "charge",
+    _CHARGE,
+    "reservation_key = ? AND parent IS NULL ORDER BY committed_at IS NULL, committed_at, id",
+)
+_OWED: Final = _select(
+    "charge",
+    _CHARGE,
+    "ledger = ? AND account_id = ? AND (state = 'uncollected' OR reason = 'deferred')"
+    " AND state IN ('uncollected', 'open', 'committed')",
+)
+_DUE: Final = """
+SELECT kind, key, due_at FROM (
+    SELECT 'reservation' AS kind, key, due_at, expires_at AS ends FROM reservation
+    WHERE owner = :owner AND due_at IS NOT NULL AND due_at <= :before AND ledger = :ledger
+    UNION ALL
+    SELECT 'charge', id, due_at, NULL FROM charge
+    WHERE owner = :owner AND due_at IS NOT NULL AND due_at <= :before AND ledger = :ledger
+) ORDER BY ends IS NULL, ends, due_at LIMIT :limit
+"""
+_NEXT_DUE: Final = """
+SELECT min(due_at) FROM (
+    SELECT due_at FROM reservation WHERE owner = :owner AND due_at IS NOT NULL AND ledger = :ledger
+    UNION ALL
+    SELECT due_at FROM charge WHERE owner = :owner AND due_at IS NOT NULL AND ledger = :ledger
+)
+"""
+_OWNERS: Final = """
+SELECT DISTINCT owner FROM reservation
+WHERE ledger = :ledger AND state IN ('requested', 'held', 'closing', 'orphan_possible')
+UNION
+SELECT DISTINCT owner FROM charge
+WHERE ledger = :ledger AND state IN ('open', 'committed', 'uncollected', 'unresolved')
+"""
+
+
+def _reservation(values: Iterable[Any]) -> ReservationRow:
+    row = dict(zip(_RESERVATION, values, strict=True))
+    row["state"] = ReservationState(row["state"])
+    for flag in ("sealed", "confirm_delivered", "cancel_then_deduct"):
+        row[flag] = bool(row[flag])
+    return ReservationRow(**row)
+
+
+def _charge(values: Iterable[Any]) -> ChargeRow:
+    row = dict(zip(_CHARGE, values, strict=True))
+    row["state"] = ChargeState(row["state"])
+    row["draw"] = bool(row["draw"])
+    return ChargeRow(**row)
+
+
+class SqliteBooks:
+    """The journal's rows inside one open transaction of a connection."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+
+    def reservation(self, key: str) -> ReservationRow | None:
+        values = self._db.execute(_RESERVATION_BY_KEY, (key,)).fetchone()
+        return None if values is None else _reservation(values)
+
+    def knows_reservation_id(self, ledger: str, reservation_id: str) -> bool:
+        query = "SELECT 1 FROM reservation WHERE ledger = ? AND reservation_id = ?"
+        return self._db.execute(query, (ledger, reservation_id)).fetchone() is not None
+
+    def charge(self, ledger: str, charge_id: str) -> ChargeRow | None:
+        values = self._db.execute(_CHARGE_BY_ID, (ledger, charge_id)).fetchone()
+        return None if values is None else _charge(values)
+
+    def charges_of(self, reservation_key: str) -> list[ChargeRow]:
+        return [_charge(values) for values in self._db.execute(_CHARGES_OF, (reservation_key,))]
+
+    def open_reservations(self, ledger: str, account_id: str) -> list[ReservationRow]:
+        return [_reservation(values) for values in self._db.execute(_HOLDING, (ledger, account_id))]
+
+    def owed(self, ledger: str, account_id: str) -> list[ChargeRow]:
+        return [_charge(values) for values in self._db.execute(_OWED, (ledger, account_id))]
+
+    def due(self, ledger: str, owner: str, before: float, limit: int) -> list[tuple[str, str, float]]:
+        values = {"ledger": ledger, "owner": owner, "before": before, "limit": limit}
+        return [(kind, key, due) for kind, key, due in self._db.execute(_DUE, values)]
+
+    def next_due(self, ledger: str, owner: str) -> float | None:
+        (due,) = self._db.execute(_NEXT_DUE, {"ledger": ledger, "owner": owner}).fetchone()
+        return due
+
+    def charges(self, ledger: str, states: Collection[ChargeState] | None, limit: int) -> list[ChargeRow]:
+        chosen = tuple(str(state) for state in states or ChargeState)
+        marks = ", ".join("?" * len(chosen))
+        query = _select("charge", _CHARGE, f"ledger = ? AND state IN ({marks}) ORDER BY created_at DESC, id LIMIT ?")
+        return [_charge(values) for values in self._db.execute(query, (ledger, *chosen, limit))]
+
+    def reservations(self, ledger: str, states: Collection[ReservationState], limit: int) -> list[ReservationRow]:
+        chosen = tuple(str(state) for state in states)
+        marks = ", ".join("?" * len(chosen))
+        query = _select(
+            "reservation", _RESERVATION, f"ledger = ? AND state IN ({marks}) ORDER BY created_at, key LIMIT ?"
+        )
+        return [_reservation(values) for values in self._db.execute(query, (ledger, *chosen, limit))]
+
+    def owners(self, ledger: str) -> set[str]:
+        return {owner for (owner,) in self._db.execute(_OWNERS, {"ledger": ledger})}
+
+    def carry(self, ledger: str, account_id: str) -> Decimal:
+        query = "SELECT fraction FROM carry WHERE ledger = ? AND account_id = ?"
+        values = self._db.execute(query, (ledger, account_id)).fetchone()
+        return Decimal(0) if values is None else Decimal(values[0])
+
+    def set_carry(self, ledger: str, account_id: str, fraction: Decimal) -> None:
+        query = (
+            "INSERT INTO carry (ledger, account_id, fraction) VALUES (?, ?, ?)"
+            " ON CONFLICT (ledger, account_id) DO UPDATE SET fraction = excluded.fraction"
+        )
+        self._db.execute(query, (ledger, account_id, str(fraction)))
+
+    def save_reservation(self, row: ReservationRow) -> None:
+        self._db.execute(_SAVE_RESERVATION, tuple(getattr(row, name) for name in _RESERVATION))
+
+    def save_charge(self, row: ChargeRow) -> None:
+        self._db.execute(_SAVE_CHARGE, tuple(getattr(row, name) for name in _CHARGE))

@@ -1,0 +1,77 @@
+"""
+LangChain's `usage_metadata`, on messages, chunks, chat generations and results.
+
+Normalised: totals include cached tokens and reasoning for every provider (integrations.md, trap 11). Chunks add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import cast
+
+from countwerk_meter.usage._report import Report, count, has, part
+
+Find = Callable[[object], "Report | None"]
+
+
+def read(usage: object) -> Report | None:
+    """Read a `UsageMetadata` with details, or one that a cache hit made free (trap 14: its `total_cost` is 0)."""
+    if _from_cache(usage):
+        return Report(adds=True, free=True)
+    if not has(usage, "input_token_details", "output_token_details"):
+        return None
+    sent = part(usage, "input_token_details")
+    made = part(usage, "output_token_details")
+    return Report(
+        input=count(usage, "input_tokens"),
+        output=count(usage, "output_tokens"),
+        cache_read=_tiered(sent, "cache_read") or count(sent, "cached_tokens"),
+        # Anthropic sets `cache_creation` to 0 where it says which lifetime was written: the three add up (trap 11).
+        cache_write=_tiered(sent, "cache_creation")
+        + count(sent, "ephemeral_5m_input_tokens")
+        + count(sent, "ephemeral_1h_input_tokens"),
+        reasoning=_tiered(made, "reasoning") or count(made, "reasoning_tokens"),
+        total=count(usage, "total_tokens"),
+        adds=True,
+    )
+
+
+def _from_cache(usage: object) -> bool:
+    return isinstance(usage, Mapping) and cast("Mapping[str, object]", usage).get("total_cost") == 0
+
+
+def read_result(source: object, find: Find) -> Report | None:
+    """
+    Read a `ChatResult`, or an `LLMResult`, where the prompts add up.
+
+    Several answers to one prompt share one usage, which each of them may repeat: the first of them speaks for all.
+    """
+    generations = part(source, "generations")
+    if not isinstance(generations, list) or not generations:
+        return None
+    prompts = cast("list[list[object]]", generations if isinstance(generations[0], list) else [generations])
+    reports = [find(answers[0]) for answers in prompts if answers]
+    known = [report for report in reports if report is not None]
+    if not known:
+        return None
+    return replace(sum(known[1:], start=known[0]), partial=len(known) < len(reports))
+
+
+def read_leftovers(source: object, find: Find) -> Report | None:
+    """Read where older integrations leave usage: `llm_output` of a result, `response_metadata` of a message."""
+    for place in ("llm_output", "response_metadata"):
+        held = part(source, place)
+        for name in ("token_usage", "usage", "usage_metadata"):
+            report = find(part(held, name))
+            if report is not None:
+                return report
+    return None
+
+
+def _tiered(details: object, name: str) -> int:
+    """Return the sum of a detail and of its variants by service tier, such as OpenAI's `flex_cache_read`."""
+    if not isinstance(details, Mapping):
+        return count(details, name)
+    keys = [key for key in cast("Mapping[object, object]", details) if isinstance(key, str)]
+    return sum(count(cast("object", details), key) for key in keys if key == name or key.endswith("_" + name))

@@ -1,0 +1,125 @@
+"""
+What a source reported, before it is taken apart into disjoint pools.
+
+Sources differ in whether cached tokens are inside the input and reasoning inside the output. Each reader states its
+source's convention; the provider's own total overrules it, because that is what the provider bills.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+
+class Pools(NamedTuple):
+    """The pools in the order of `Usage`'s fields."""
+
+    input: int
+    output: int
+    cache_read: int
+    cache_write: int
+    reasoning: int
+    requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One source's counts; `cached_inside` and `reasoning_inside` say whether input and output include those."""
+
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+    total: int = 0
+    requests: int = 0
+    cached_inside: bool = True
+    reasoning_inside: bool = True
+    partial: bool = False
+    """The source says itself that something is missing."""
+    adds: bool = False
+    """Chunks of a stream report increments (LangChain), not running totals."""
+    free: bool = False
+    """Served from the app's own cache: nothing was used."""
+
+    def __add__(self, other: Report) -> Report:
+        return Report(
+            self.input + other.input,
+            self.output + other.output,
+            self.cache_read + other.cache_read,
+            self.cache_write + other.cache_write,
+            self.reasoning + other.reasoning,
+            self.total + other.total,
+            self.requests + other.requests,
+            self.cached_inside,
+            self.reasoning_inside,
+            self.partial or other.partial,
+            adds=True,
+            free=self.free and other.free,
+        )
+
+    def pools(self) -> Pools | None:
+        """Return the disjoint pools, or None where the report is incomplete."""
+        if self.free:
+            return Pools(0, 0, 0, 0, 0, 0)
+        cached = self.cache_read + self.cache_write
+        # No call has an empty input: a zero there is a stream that broke off (integrations.md, trap 13).
+        if self.partial or not self.input + cached:
+            return None
+        cached_inside, reasoning_inside = self._convention(cached)
+        pools = Pools(
+            self.input - cached if cached_inside else self.input,
+            self.output - self.reasoning if reasoning_inside else self.output,
+            self.cache_read,
+            self.cache_write,
+            self.reasoning,
+            self.requests,
+        )
+        unexplained = self.total - sum(pools[:5])
+        return pools._replace(output=pools.output + unexplained) if unexplained > 0 else pools
+
+    def _convention(self, cached: int) -> tuple[bool, bool]:
+        """Return whether cached and reasoning are inside: as the total has it, else as the source is known to do."""
+        # More than the whole cannot be a part of it.
+        may_cached, may_reasoning = cached <= self.input, self.reasoning <= self.output
+        stated = self.cached_inside and may_cached, self.reasoning_inside and may_reasoning
+        if not self.total:
+            return stated
+        # xAI's and Gemini's OpenAI-compatible answers keep reasoning outside the completion; so their total says.
+        for inside in (stated, (stated[0], False), (False, stated[1]), (False, False)):
+            parts = self.input + self.output + (0 if inside[0] else cached) + (0 if inside[1] else self.reasoning)
+            if parts == self.total:
+                return inside
+        return stated
+
+
+def part(source: object, name: str) -> object:
+    """Return a field of an object or a mapping, or None; an object that fails to answer has none."""
+    try:
+        if isinstance(source, Mapping):
+            return cast("Mapping[str, object]", source).get(name)
+        return cast("object", getattr(source, name, None))
+    except Exception:  # noqa: BLE001 - the model has answered: bookkeeping must not take that away
+        return None
+
+
+def has(source: object, *names: str) -> bool:
+    """Say whether the source has one of the fields, whatever it holds."""
+    try:
+        if isinstance(source, Mapping):
+            return any(name in source for name in names)
+        return any(hasattr(source, name) for name in names)
+    except Exception:  # noqa: BLE001 - as above
+        return False
+
+
+def count(source: object, *names: str) -> int:
+    """Return the first of the fields that holds a count, else 0. Negative and fractional ones are none."""
+    for name in names:
+        value = part(source, name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+            continue
+        if isinstance(value, int) or value.is_integer():
+            return int(value)
+    return 0
