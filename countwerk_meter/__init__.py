@@ -1,1 +1,54 @@
-"""Reserve, call, confirm."""
+"""
+Reserve credits before a model call, confirm what it really cost, never bill twice.
+
+    from countwerk_meter import Meter, Usage
+
+    meter = Meter.from_env()
+    with meter.reserve("acct_123", "app.chat.reply", amount=5) as reservation:
+        answer = call_my_model(prompt)
+        reservation.record(Usage.of(answer), model="gpt-5")
+"""
+
+from __future__ import annotations
+
+from countwerk_meter.client import AsyncCountwerkClient, CountwerkClient, PurchaseLinks, PurchaseOption
+from countwerk_meter.errors import (
+    ApiError,
+    ChargeAlreadySettledError,
+    ChargeInProgressError,
+    ConfigurationError,
+    CountwerkError,
+    InsufficientCreditsError,
+    JournalError,
+    LedgerUnavailableError,
+    PricingError,
+)
+from countwerk_meter.meter import Charge, Meter, Reservation, account, current_reservation
+from countwerk_meter.pricing import Price, PriceProfile
+from countwerk_meter.usage import Usage
+
+__all__ = [
+    "ApiError",
+    "AsyncCountwerkClient",
+    "Charge",
+    "ChargeAlreadySettledError",
+    "ChargeInProgressError",
+    "ConfigurationError",
+    "CountwerkClient",
+    "CountwerkError",
+    "InsufficientCreditsError",
+    "JournalError",
+    "LedgerUnavailableError",
+    "Meter",
+    "Price",
+    "PriceProfile",
+    "PricingError",
+    "PurchaseLinks",
+    "PurchaseOption",
+    "Reservation",
+    "Usage",
+    "account",
+    "current_reservation",
+]
+
+__version__ = "0.1.0"

@@ -8,10 +8,10 @@ A thin face over flows: the same generator is run by a sync and by an async driv
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from countwerk_meter._drivers.clock import Clock
-from countwerk_meter._drivers.endpoint import Endpoint
+from countwerk_meter._drivers.endpoint import Endpoint, conceal
 from countwerk_meter._drivers.loops import LoopTransports
 from countwerk_meter._drivers.runtime import Runtime
 from countwerk_meter._drivers.transport import AsyncHttpxTransport, HttpxTransport
@@ -27,13 +27,14 @@ from countwerk_meter._wire.models import (
     PurchaseOption,
     ResolvedOrder,
 )
+from countwerk_meter.errors import ConfigurationError
 from countwerk_meter.telemetry import Silence
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     import httpx
-    from pydantic import BaseModel
+    from pydantic import BaseModel, SecretStr
 
     from countwerk_meter._flow.commands import Flow
     from countwerk_meter._wire.requests import LedgerRequest
@@ -53,13 +54,19 @@ __all__ = [
 
 M = TypeVar("M", bound="BaseModel")
 
+_LONGEST_TIMEOUT: Final = 86_400.0
+
 
 class _Settings:
     """What both clients are made of."""
 
     def __init__(
-        self, api_key: str | None, base_url: str | None, timeout: float, max_retries: int, *, allow_http: bool
+        self, api_key: SecretStr | None, base_url: str | None, timeout: float, max_retries: int, *, allow_http: bool
     ) -> None:
+        if not 0 < timeout <= _LONGEST_TIMEOUT:
+            raise ConfigurationError("timeout must be above 0 seconds, one day at most")
+        if max_retries < 0:
+            raise ConfigurationError("max_retries must be 0 or more")
         self.endpoint = Endpoint.of(api_key, base_url, allow_http=allow_http)
         self.timeout = timeout
         self.max_retries = max_retries
@@ -90,7 +97,7 @@ class CountwerkClient:
 
     def __init__(
         self,
-        api_key: str | None = None,
+        api_key: str | SecretStr | None = None,
         base_url: str | None = None,
         *,
         timeout: float = 10.0,
@@ -98,14 +105,21 @@ class CountwerkClient:
         http: httpx.Client | None = None,
         allow_http: bool = False,
     ) -> None:
+        # First of all: a crash report shows the local variables of this frame.
+        api_key = conceal(api_key)
         self._settings = _Settings(api_key, base_url, timeout, max_retries, allow_http=allow_http)
         endpoint = self._settings.endpoint
         self._transport = HttpxTransport(endpoint, http)
         loops = LoopTransports(lambda: AsyncHttpxTransport(endpoint))
         self._runtime = Runtime(None, self._transport, loops, Clock(), Silence())
 
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where the ledger is; its repr shows no key."""
+        return self._settings.endpoint
+
     def __repr__(self) -> str:
-        return f"CountwerkClient({self._settings.endpoint.base_url!r})"
+        return f"CountwerkClient({self._settings.endpoint.base_url!r})" if self.__dict__ else object.__repr__(self)
 
     def __enter__(self) -> Self:
         return self
@@ -236,7 +250,7 @@ class AsyncCountwerkClient:
 
     def __init__(
         self,
-        api_key: str | None = None,
+        api_key: str | SecretStr | None = None,
         base_url: str | None = None,
         *,
         timeout: float = 10.0,
@@ -244,13 +258,15 @@ class AsyncCountwerkClient:
         http: httpx.AsyncClient | None = None,
         allow_http: bool = False,
     ) -> None:
+        # First of all: a crash report shows the local variables of this frame.
+        api_key = conceal(api_key)
         self._settings = _Settings(api_key, base_url, timeout, max_retries, allow_http=allow_http)
         endpoint = self._settings.endpoint
         self._loops = LoopTransports(lambda: AsyncHttpxTransport(endpoint, http))
         self._runtime = Runtime(None, None, self._loops, Clock(), Silence())
 
     def __repr__(self) -> str:
-        return f"AsyncCountwerkClient({self._settings.endpoint.base_url!r})"
+        return f"AsyncCountwerkClient({self._settings.endpoint.base_url!r})" if self.__dict__ else object.__repr__(self)
 
     async def __aenter__(self) -> Self:
         return self

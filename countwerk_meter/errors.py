@@ -18,7 +18,7 @@ What can go wrong, as one tree.
     ├── PricingError                    the profile, or a usage that it cannot price
     └── JournalError                    the durable store cannot be opened, read or written
 
-The root is a `RuntimeError` on purpose: LangGraph's default retry policy leaves those alone, so a denial is not hammered.
+The root is a `RuntimeError` on purpose: LangGraph's default retry policy leaves those alone: no denial is hammered.
 Every error pickles and deep-copies, and a copy carries no purchase URL (contract.md, "No fallbacks": never stored).
 """
 
@@ -26,10 +26,10 @@ from __future__ import annotations
 
 import re
 from datetime import datetime  # noqa: TC003 - part of a public signature
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from countwerk_meter._wire.models import PurchaseLinks
 
@@ -53,7 +53,10 @@ __all__ = [
 ]
 
 _E = TypeVar("_E", bound="CountwerkError")
-_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
+_WORD: Final = re.compile(r"\S+")
+# Written plainly, escaped as in JSON, percent-encoded, without a scheme.
+_LINK_MARKS: Final = ("://", ":\\/\\/", "%3a%2f%2f", "www.", "digistore24.")
+_DEEPEST: Final = 32
 
 
 def _rebuild(kind: type[_E], message: str, state: dict[str, Any]) -> _E:
@@ -63,14 +66,26 @@ def _rebuild(kind: type[_E], message: str, state: dict[str, Any]) -> _E:
     return error
 
 
-def without_urls(value: Any) -> Any:
-    """Return a deep copy of plain JSON data in which every URL is gone."""
+def without_links(text: str) -> str:
+    """Return `text` with every word that holds a URL replaced. Linear: a hostile answer may be long."""
+    lowered = text.lower()
+    if not any(mark in lowered for mark in _LINK_MARKS):
+        return text
+    return _WORD.sub(lambda word: "[link]" if any(mark in word[0].lower() for mark in _LINK_MARKS) else word[0], text)
+
+
+def without_urls(value: Any, clean: Callable[[str], str] = without_links, depth: int = _DEEPEST) -> Any:
+    """Return a deep copy of plain JSON data in which every URL is gone, and everything nested absurdly deep."""
     if isinstance(value, str):
-        return _URL.sub("[link]", value)
+        return clean(value)
     if isinstance(value, dict):
-        return {k: without_urls(v) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType] - JSON of any shape
+        if depth == 0:
+            return {}
+        return {without_urls(k, clean): without_urls(v, clean, depth - 1) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType] - JSON of any shape
     if isinstance(value, list | tuple):
-        return [without_urls(item) for item in value]  # pyright: ignore[reportUnknownVariableType] - JSON of any shape
+        if depth == 0:
+            return []
+        return [without_urls(item, clean, depth - 1) for item in value]  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType] - JSON of any shape
     return value
 
 
@@ -96,7 +111,7 @@ class ApiError(CountwerkError):
         message: The ledger's own words, without URLs.
         code: The contract's code, or None where the answer had none.
         status: HTTP status.
-        details: The answer's `data`, where it had any.
+        details: The answer's `data`, where it had any, without URLs: a refusal is no way to buy.
         retry_after: Seconds that the ledger asked to wait, where it did.
 
     """
@@ -110,15 +125,12 @@ class ApiError(CountwerkError):
         details: Mapping[str, Any] | None = None,
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(_URL.sub("[link]", message))
+        super().__init__(without_links(message))
         self.message = str(self)
         self.code = code
         self.status = status
-        self.details: dict[str, Any] = dict(details or {})
+        self.details: dict[str, Any] = without_urls(dict(details or {}))
         self.retry_after = retry_after
-
-    def _portable(self) -> dict[str, Any]:
-        return {**self.__dict__, "details": without_urls(self.details)}
 
 
 class AuthenticationError(ApiError):
@@ -209,9 +221,8 @@ class InsufficientCreditsError(ApiError):
             "options": links.wire_options() if links else [],
         }
         if not urls:
-            data["options"] = [
-                {key: value for key, value in option.items() if key != "url"} for option in without_urls(data["options"])
-            ]
+            kept = without_urls(data["options"])
+            data["options"] = [{key: value for key, value in option.items() if key != "url"} for option in kept]
         return {
             "type": "about:blank",
             "title": "Not enough credits",
@@ -250,7 +261,7 @@ class LedgerUnavailableError(CountwerkError):
         code: str | None = None,
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(_URL.sub("[link]", message))
+        super().__init__(without_links(message))
         self.in_doubt = in_doubt
         self.status = status
         self.code = code
@@ -258,7 +269,11 @@ class LedgerUnavailableError(CountwerkError):
 
 
 class RateLimitError(LedgerUnavailableError):
-    """429, and waiting any longer was not allowed. Nothing was carried out (assumption A1)."""
+    """
+    429, and waiting any longer was not allowed.
+
+    Nothing was carried out (assumption A1), unless `in_doubt`: then it was not in the ledger's own words.
+    """
 
 
 class _ChargeMetError(CountwerkError):
@@ -269,11 +284,11 @@ class _ChargeMetError(CountwerkError):
 
 
 class ChargeInProgressError(_ChargeMetError):
-    """This `usage_event_id` is open: its call has not ended yet."""
+    """The `usage_event_id` is open: its call has not ended yet."""
 
 
 class ChargeAlreadySettledError(_ChargeMetError):
-    """This `usage_event_id` was charged, or is waiting to be: running it again would be free."""
+    """The `usage_event_id` was charged, or is waiting to be: running it again would be free."""
 
 
 class PricingError(CountwerkError):

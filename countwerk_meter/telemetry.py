@@ -94,11 +94,11 @@ class Telemetry:
             },
         )
 
-    def settling(self, kind: str, key: str, links: list[Link]) -> Span:
-        """Start the span `countwerk.settle`, linked to the traces of the calls that it settles."""
+    def settling(self, kind: str, key: str) -> Span:
+        """Start the span `countwerk.settle`, a root of its own; links to the calls come as they are known."""
         attributes = {"countwerk.settles": kind, "countwerk.key": key}
         return self._tracer.start_span(
-            "countwerk.settle", context=Context(), kind=SpanKind.CLIENT, links=links, attributes=attributes
+            "countwerk.settle", context=Context(), kind=SpanKind.CLIENT, attributes=attributes
         )
 
 

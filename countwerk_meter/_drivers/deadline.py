@@ -8,6 +8,7 @@ of a connection gets what is left of the one budget (money rule 2). DNS is the e
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -33,11 +34,13 @@ class Deadline(threading.local):
         finally:
             self.at = None
 
-    def left(self, timeout: float | None) -> float | None:
-        """Return what an operation may take; 0 or less: nothing."""
+    def left(self, timeout: float | None, spent: type[httpcore.TimeoutException]) -> float | None:
+        """Return what an operation may take, in seconds; raise `spent` where nothing is left."""
         if self.at is None:
             return timeout
         left = self.at - time.monotonic()
+        if left <= 0:
+            raise spent("the wall-clock budget is spent")
         return left if timeout is None else min(left, timeout)
 
 
@@ -47,16 +50,20 @@ class _Stream(httpcore.NetworkStream):
         self._deadline = deadline
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        left = self._deadline.left(timeout)
-        if left is not None and left <= 0:
-            raise httpcore.ReadTimeout("the wall-clock budget is spent")
-        return self._inner.read(max_bytes, left)
+        return self._inner.read(max_bytes, self._deadline.left(timeout, httpcore.ReadTimeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        left = self._deadline.left(timeout)
-        if left is not None and left <= 0:
-            raise httpcore.WriteTimeout("the wall-clock budget is spent")
-        self._inner.write(buffer, left)
+        # Not through the stream's own write: its timeout begins anew with every piece that a slow reader takes.
+        sock: socket.socket = self._inner.get_extra_info("socket")
+        unsent = memoryview(buffer)
+        try:
+            while unsent:
+                sock.settimeout(self._deadline.left(timeout, httpcore.WriteTimeout))
+                unsent = unsent[sock.send(unsent) :]
+        except TimeoutError as error:
+            raise httpcore.WriteTimeout(str(error)) from error
+        except OSError as error:
+            raise httpcore.WriteError(str(error)) from error
 
     def close(self) -> None:
         self._inner.close()
@@ -64,9 +71,7 @@ class _Stream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        left = self._deadline.left(timeout)
-        if left is not None and left <= 0:
-            raise httpcore.ConnectTimeout("the wall-clock budget is spent")
+        left = self._deadline.left(timeout, httpcore.ConnectTimeout)
         return _Stream(self._inner.start_tls(ssl_context, server_hostname, left), self._deadline)
 
     def get_extra_info(self, info: str) -> Any:
@@ -76,8 +81,8 @@ class _Stream(httpcore.NetworkStream):
 class DeadlineBackend(httpcore.NetworkBackend):
     """httpcore's sync sockets, with the thread's deadline on every operation."""
 
-    def __init__(self, deadline: Deadline) -> None:
-        self._inner = httpcore.SyncBackend()
+    def __init__(self, deadline: Deadline, inner: httpcore.NetworkBackend | None = None) -> None:
+        self._inner = inner or httpcore.SyncBackend()
         self._deadline = deadline
 
     def connect_tcp(
@@ -88,8 +93,20 @@ class DeadlineBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        left = self._deadline.left(timeout)
-        if left is not None and left <= 0:
-            raise httpcore.ConnectTimeout("the wall-clock budget is spent")
-        stream = self._inner.connect_tcp(host, port, left, local_address, socket_options)
-        return _Stream(stream, self._deadline)
+        """Try a name's addresses one by one, each with an equal part of the time that is left."""
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from error
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        while True:
+            left = self._deadline.left(timeout, httpcore.ConnectTimeout)
+            part = None if left is None else left / len(addresses)
+            address = addresses.pop(0)
+            try:
+                stream = self._inner.connect_tcp(address, port, part, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                if not addresses:
+                    raise
+            else:
+                return _Stream(stream, self._deadline)

@@ -7,8 +7,10 @@ httpx is the default on both sides. No exception of an HTTP library crosses this
 from __future__ import annotations
 
 import asyncio
-import json
+import functools
+import os
 import time
+import traceback
 from typing import TYPE_CHECKING, Final, Protocol
 
 import httpcore
@@ -19,20 +21,22 @@ from countwerk_meter._drivers.endpoint import KeyAuth
 from countwerk_meter._wire.replies import MAX_BODY_BYTES, InDoubt, NotSent, Reply, read_reply
 
 if TYPE_CHECKING:
+    import ssl
+
     from countwerk_meter._drivers.endpoint import Endpoint
     from countwerk_meter._wire.requests import LedgerRequest
 
-# Below the 5 s after which Node.js and uvicorn close an idle connection: a reserve that meets a closing one is in doubt.
+# Below the 5 s after which Node.js and uvicorn close idle connections: a reserve that meets a closing one is in doubt.
 _KEEPALIVE_SECONDS: Final = 4.0
 _CONNECTIONS: Final = 64
-_HEADERS: Final = {"Content-Type": "application/json", "Accept": "application/json"}
+# Uncompressed: answers are small, and a limit on their size then means what it says.
+_HEADERS: Final = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
 # Never made: no byte of the request left.
 _NEVER_SENT: Final = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
     httpx.PoolTimeout,
     httpx.UnsupportedProtocol,
-    httpx.LocalProtocolError,
     httpx.ProxyError,
 )
 
@@ -61,21 +65,41 @@ class AsyncTransport(Protocol):
         ...
 
 
-def _body(request: LedgerRequest) -> bytes:
-    return json.dumps(request.body, separators=(",", ":"), ensure_ascii=False).encode()
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """One verifying context for all connections: making it reads every trusted certificate."""
+    return httpx.create_ssl_context()
 
 
-def _reason(error: Exception) -> str:
-    return type(error).__name__
+def _without_locals(error: BaseException) -> None:
+    """
+    Forget the local variables of the frames that an error came through: an HTTP library's hold the key.
+
+    Reports of a crash show them. File names and lines stay.
+    """
+    seen: set[int] = set()
+    links: list[BaseException | None] = [error]
+    while links:
+        link = links.pop()
+        if link is not None and id(link) not in seen:
+            seen.add(id(link))
+            traceback.clear_frames(link.__traceback__)
+            links += [link.__cause__, link.__context__]
+
+
+def _missing(error: Exception) -> Reply:
+    """Say what an error means. Whatever it is, it ends here, by name alone: its text may quote the request."""
+    reason = type(error).__name__
+    return NotSent(reason) if isinstance(error, _NEVER_SENT) else InDoubt(reason)
 
 
 class _SyncPool(httpx.HTTPTransport):
     """httpx's own transport over a pool whose sockets keep the deadline."""
 
-    def __init__(self, deadline: Deadline, *, secure: bool) -> None:
-        super().__init__(verify=secure)
+    def __init__(self, deadline: Deadline) -> None:
+        super().__init__(verify=_tls())
         self._pool = httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context() if secure else None,
+            ssl_context=_tls(),
             max_connections=_CONNECTIONS,
             max_keepalive_connections=_CONNECTIONS,
             keepalive_expiry=_KEEPALIVE_SECONDS,
@@ -91,14 +115,34 @@ class HttpxTransport:
         self._auth = KeyAuth(endpoint)
         self._deadline = Deadline()
         self._own = http is None
-        self._http = http or httpx.Client(
-            transport=_SyncPool(self._deadline, secure=endpoint.base_url.startswith("https")), trust_env=False
-        )
+        self._http = http or self._client()
+        self._process = os.getpid()
+        # A parent's connections, kept open for it: two processes that read one connection read each other's answers.
+        self._of_parents: list[httpx.Client] = []
 
     def send(self, request: LedgerRequest, deadline: float) -> Reply:
+        try:
+            return self._send(request, deadline)
+        except BaseException as error:
+            _without_locals(error)
+            raise
+
+    def close(self) -> None:
+        if self._own:
+            self._http.close()
+
+    def _client(self) -> httpx.Client:
+        return httpx.Client(transport=_SyncPool(self._deadline), trust_env=False)
+
+    def _send(self, request: LedgerRequest, deadline: float) -> Reply:
+        if self._own and self._process != os.getpid():
+            self._of_parents.append(self._http)
+            self._http, self._process = self._client(), os.getpid()
         left = deadline - time.monotonic()
         if left <= 0:
             return NotSent("no time left")
+        if self._http.is_closed:
+            return NotSent("the client is closed")
         body = bytearray()
         try:
             with (
@@ -106,7 +150,7 @@ class HttpxTransport:
                 self._http.stream(
                     "POST",
                     self._endpoint.base_url + request.path,
-                    content=_body(request),
+                    content=request.content,
                     headers=_HEADERS,
                     auth=self._auth,
                     timeout=left,
@@ -117,18 +161,11 @@ class HttpxTransport:
                     body += piece
                     if len(body) > MAX_BODY_BYTES or time.monotonic() > deadline:
                         break
-        except _NEVER_SENT as error:
-            return NotSent(_reason(error))
-        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
-            return InDoubt(_reason(error))
+        except Exception as error:  # noqa: BLE001 - no library's exception crosses this line
+            return _missing(error)
         if time.monotonic() > deadline:
             return InDoubt("no answer in time")
-        secret = self._endpoint.key.get_secret_value()
-        return read_reply(request, response.status_code, response.headers, bytes(body), secret)
-
-    def close(self) -> None:
-        if self._own:
-            self._http.close()
+        return read_reply(request, response.status_code, response.headers, bytes(body), self._endpoint.redact)
 
 
 class AsyncHttpxTransport:
@@ -141,7 +178,7 @@ class AsyncHttpxTransport:
         self._own = http is None
         self._http = http or httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(
-                verify=endpoint.base_url.startswith("https"),
+                verify=_tls(),
                 limits=httpx.Limits(
                     max_connections=_CONNECTIONS,
                     max_keepalive_connections=_CONNECTIONS,
@@ -159,13 +196,22 @@ class AsyncHttpxTransport:
             return NotSent("no time left")
         try:
             return await self._send(request, deadline)
+        except BaseException as error:
+            _without_locals(error)
+            raise
         finally:
             self._slots.release()
+
+    async def aclose(self) -> None:
+        if self._own:
+            await self._http.aclose()
 
     async def _send(self, request: LedgerRequest, deadline: float) -> Reply:
         left = deadline - time.monotonic()
         if left <= 0:
             return NotSent("no time left")
+        if self._http.is_closed:
+            return NotSent("the client is closed")
         body = bytearray()
         try:
             # A connection that cannot be made gives up first, a little before the whole budget: then nothing was sent.
@@ -173,7 +219,7 @@ class AsyncHttpxTransport:
                 async with self._http.stream(
                     "POST",
                     self._endpoint.base_url + request.path,
-                    content=_body(request),
+                    content=request.content,
                     headers=_HEADERS,
                     auth=self._auth,
                     timeout=httpx.Timeout(left, connect=left * 0.9, pool=left * 0.9),
@@ -185,13 +231,6 @@ class AsyncHttpxTransport:
                             break
         except TimeoutError:
             return InDoubt("no answer in time")
-        except _NEVER_SENT as error:
-            return NotSent(_reason(error))
-        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
-            return InDoubt(_reason(error))
-        secret = self._endpoint.key.get_secret_value()
-        return read_reply(request, response.status_code, response.headers, bytes(body), secret)
-
-    async def aclose(self) -> None:
-        if self._own:
-            await self._http.aclose()
+        except Exception as error:  # noqa: BLE001 - no library's exception crosses this line
+            return _missing(error)
+        return read_reply(request, response.status_code, response.headers, bytes(body), self._endpoint.redact)

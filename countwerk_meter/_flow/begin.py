@@ -90,6 +90,7 @@ class Begin(Operation[Begun]):
     charge: ChargeRow
     reservation: ReservationRow
     debt_limit: int = 0
+    shared: bool = False  # a top-up: the charge is one draw of several on this hold
 
     def apply(self, books: Books) -> Begun:
         begun = _restarted(books, self.charge)
@@ -98,9 +99,11 @@ class Begin(Operation[Begun]):
         debt = debt_of(books, self.charge.ledger, self.charge.account_id)
         if debt.above(self.debt_limit):
             return Begun(charge=begun.charge, debt=debt)
-        books.save_reservation(replace(self.reservation, open_charges=1))
-        books.save_charge(replace(begun.charge, reservation_key=self.reservation.key))
-        return begun
+        promised = begun.charge.estimate if self.shared else 0
+        charge = replace(begun.charge, reservation_key=self.reservation.key, draw=self.shared)
+        books.save_reservation(replace(self.reservation, open_charges=1, promised=promised))
+        books.save_charge(charge)
+        return replace(begun, charge=charge)
 
 
 @dataclass(frozen=True, slots=True)

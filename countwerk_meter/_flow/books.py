@@ -8,7 +8,7 @@ and hold in memory, SQLite and whatever comes next.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from countwerk_meter._flow.states import ChargeState, ReservationState
 
 R_co = TypeVar("R_co", covariant=True)
+
+
+class DueRow(NamedTuple):
+    """A row that is due: `kind` is `reservation` or `charge`, `expires_at` None where nothing expires."""
+
+    kind: str
+    key: str
+    account_id: str
+    expires_at: float | None
 
 
 class Books(Protocol):
@@ -47,8 +56,8 @@ class Books(Protocol):
         """Return the account's deducts that are not collected, and its deferred calls that are still open."""
         ...
 
-    def due(self, ledger: str, owner: str, before: float, limit: int) -> list[tuple[str, str, float]]:
-        """Return `(kind, key, due_at)` of an owner's rows that are due, earliest expiry first."""
+    def due(self, ledger: str, owner: str, before: float, limit: int) -> list[DueRow]:
+        """Return an owner's rows that are due, earliest expiry first."""
         ...
 
     def next_due(self, ledger: str, owner: str) -> float | None:

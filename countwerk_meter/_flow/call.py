@@ -7,7 +7,7 @@ doubt is raised at once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -16,7 +16,12 @@ from countwerk_meter._flow.commands import Now, Send, Sleep
 from countwerk_meter._wire import requests
 from countwerk_meter._wire.models import ResolvedOrder
 from countwerk_meter._wire.replies import Answer, InDoubt, NotSent, to_error
-from countwerk_meter.errors import InsufficientCreditsError, LedgerUnavailableError, OrderNotMappedError
+from countwerk_meter.errors import (
+    ConfigurationError,
+    InsufficientCreditsError,
+    LedgerUnavailableError,
+    OrderNotMappedError,
+)
 
 if TYPE_CHECKING:
     from countwerk_meter._flow.commands import Flow, Moment
@@ -29,10 +34,10 @@ _MAPPING_BASE = 0.25
 _MAPPING_CAP = 15.0
 
 
-def read_model(request: LedgerRequest, data: dict[str, Any], model: type[M]) -> M:
+def read_model(request: LedgerRequest, reply: Answer, model: type[M]) -> M:
     """Return a success' data as a model, or raise: a success that cannot be read is in doubt."""
     try:
-        return model.model_validate(data)
+        return model.model_validate(reply.envelope.data)
     except ValidationError:
         pass
     # Outside the handler: pydantic's text quotes what it was given, and that may be a purchase URL.
@@ -41,7 +46,7 @@ def read_model(request: LedgerRequest, data: dict[str, Any], model: type[M]) -> 
 
 
 def refusal(request: LedgerRequest, reply: Reply) -> Exception:
-    """Return the error of a refusal; a 402 becomes `InsufficientCreditsError`, without links: the client fetches none."""
+    """Return the error of a refusal; a 402 is an `InsufficientCreditsError` without links: the client fetches none."""
     error = to_error(request, reply)
     if isinstance(reply, Answer) and reply.envelope.status == 402:
         return InsufficientCreditsError(
@@ -67,16 +72,22 @@ def call(request: LedgerRequest, model: type[M], *, timeout: float, retries: int
     """
     start: Moment = yield Now()
     deadline = start.monotonic + timeout
-    for attempt in range(retries + 1):
+    attempt, doubted = 0, False
+    while True:
         reply: Reply = yield Send(request, deadline)
         if isinstance(reply, Answer) and reply.envelope.ok:
-            return read_model(request, reply.envelope.data, model)
+            return read_model(request, reply, model)
+        doubted = doubted or isinstance(reply, InDoubt)
         wait = _wait(request, reply, attempt)
         now: Moment = yield Now()
-        if wait is None or attempt == retries or now.monotonic + wait[0] >= deadline:
-            raise refusal(request, reply)
+        if wait is None or attempt >= retries or now.monotonic + wait[0] >= deadline:
+            error = refusal(request, reply)
+            if isinstance(error, LedgerUnavailableError):
+                # A later attempt that was never sent says nothing about the one before it.
+                error.in_doubt = error.in_doubt or doubted
+            raise error
         yield Sleep(*wait)
-    raise AssertionError
+        attempt += 1
 
 
 def _wait(request: LedgerRequest, reply: Reply, attempt: int) -> tuple[float, bool] | None:
@@ -100,6 +111,8 @@ def resolve_order(order_id: str, *, wait: float, timeout: float, retries: int) -
     Digistore24 links an order some seconds after it was paid: exponential backoff with full jitter (contract.md).
     """
     request = requests.resolve_order(order_id)
+    if not 0 <= wait < float("inf"):
+        raise ConfigurationError("wait must be 0 seconds or more, and finite")
     start: Moment = yield Now()
     attempt = 0
     while True:

@@ -75,6 +75,7 @@ def deduct(terms: Terms, charge_id: str, deadline: float | None = None, *, relea
     charge: ChargeRow | None = yield Journal(LoadCharge(terms.ledger, charge_id))
     if charge is None or charge.state not in WAITING:
         return Pass(Verdict.ENDED, charge.account_id if charge else "")
+    yield Emit("settling", {"traces": ((charge.trace_id, charge.span_id),)})
     request = deduct_request(charge)
     start: Moment = yield Now()
     reply: Reply = yield Send(request, deadline or start.monotonic + terms.settle_timeout)

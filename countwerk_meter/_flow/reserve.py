@@ -70,9 +70,9 @@ def met_again(terms: Terms, charge: ChargeRow, met: ChargeRow) -> Gate:
     )
 
 
-def reserve(terms: Terms, charge: ChargeRow, hold: ReservationRow) -> Flow[Gate]:
+def reserve(terms: Terms, charge: ChargeRow, hold: ReservationRow, *, shared: bool = False) -> Flow[Gate]:
     """
-    Reserve `hold.amount` credits for `charge`, then let the call run.
+    Reserve `hold.amount` credits for `charge`, then let the call run. `shared`: further calls will draw on the hold.
 
     Raises:
         InsufficientCreditsError: 402, with fresh purchase links where there are any.
@@ -83,10 +83,10 @@ def reserve(terms: Terms, charge: ChargeRow, hold: ReservationRow) -> Flow[Gate]
     """
     start: Moment = yield Now()
     deadline = start.monotonic + terms.reserve_timeout
-    begun: Begun = yield Journal(Begin(charge, hold, terms.debt_limit))
+    begun: Begun = yield Journal(Begin(charge, hold, terms.debt_limit, shared))
     if begun.met is None and begun.debt.above(terms.debt_limit):
         yield from _collect(terms, begun.debt, deadline)
-        begun = yield Journal(Begin(charge, hold, terms.debt_limit))
+        begun = yield Journal(Begin(charge, hold, terms.debt_limit, shared))
     if begun.met is not None:
         return met_again(terms, charge, begun.met)
     assert begun.charge is not None

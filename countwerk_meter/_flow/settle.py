@@ -48,6 +48,7 @@ def settle(terms: Terms, key: str) -> Flow[Pass]:
     if claim is None:
         return Pass(Verdict.ENDED, "")
     row = claim.row
+    yield Emit("settling", {"traces": tuple((charge.trace_id, charge.span_id) for charge in claim.charges)})
     if row.state is ReservationState.ORPHAN_POSSIBLE:
         return (yield from _expire_orphan(row))
     if row.state is ReservationState.HELD:

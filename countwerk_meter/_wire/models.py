@@ -1,12 +1,17 @@
-"""The contract's objects, as pydantic models: snake_case here, the contract's names on the wire, tolerant of what is new."""
+"""The contract's objects as pydantic models: snake_case here, its names on the wire, tolerant of what is new."""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any
+from datetime import datetime  # noqa: TC003 - pydantic reads the annotations
+from typing import TYPE_CHECKING, Any, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
+
+from countwerk_meter.errors import without_links, without_urls
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 
 class _Wire(BaseModel):
@@ -14,9 +19,28 @@ class _Wire(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
+    def __repr_args__(self) -> Generator[tuple[str | None, Any]]:
+        """Show the known fields only: what the vendor adds may be a link, and so may a text."""
+        for name, value in super().__repr_args__():
+            if name in type(self).model_fields:
+                yield name, without_links(value) if isinstance(value, str) else value
+
 
 class _CamelWire(_Wire):
-    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True, alias_generator=to_camel)
+    model_config = ConfigDict(alias_generator=to_camel)
+
+
+class _Fleeting(_Wire):
+    """Holds purchase URLs, which no pickle may (contract.md, "No fallbacks": never stored)."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        state = super().__getstate__()
+        fields = {
+            name: without_links(value) if isinstance(value, str) else value for name, value in state["__dict__"].items()
+        }
+        return {**state, "__dict__": fields, "__pydantic_extra__": without_urls(state["__pydantic_extra__"])}
 
 
 class ResolvedOrder(_Wire):
@@ -27,13 +51,15 @@ class ResolvedOrder(_Wire):
     ai_product_id: str | None = None
 
 
-class PurchaseOption(_CamelWire):
+class PurchaseOption(_Fleeting):
     """
     One way to buy, or one that is closed for now.
 
     `type` is `topup`, `upgrade`, `downgrade` or `manage` today, and a plain string because more may come.
-    `url` must be used at once and never stored; its repr hides it.
+    `url` must be used at once and never stored: repr and pickle leave it out. A disabled option has none.
     """
+
+    model_config = ConfigDict(alias_generator=to_camel)
 
     type: str
     link_mode: str | None = None
@@ -47,8 +73,21 @@ class PurchaseOption(_CamelWire):
     label: str | None = None
     description: str | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _closed_has_no_url(cls, data: object) -> object:
+        """Take every link out of an option that is not plainly enabled."""
+        if not isinstance(data, dict) or data.get("enabled") is True:  # pyright: ignore[reportUnknownMemberType] - JSON of any shape
+            return cast("object", data)
+        closed = without_urls(cast("dict[str, Any]", data))
+        return closed | {key: value for key, value in (("enabled", False), ("url", None)) if key in closed}
 
-class PurchaseLinks(_Wire):
+    def __getstate__(self) -> dict[Any, Any]:
+        state = super().__getstate__()
+        return {**state, "__dict__": {**state["__dict__"], "url": None}}
+
+
+class PurchaseLinks(_Fleeting):
     """The options of one account, in the ledger's order."""
 
     ai_product_id: str | None = None
@@ -59,7 +98,7 @@ class PurchaseLinks(_Wire):
 
     @property
     def enabled(self) -> tuple[PurchaseOption, ...]:
-        """The options that are a way to buy: enabled, and with a URL unless the option needs none."""
+        """The options that are a way to buy."""
         return tuple(option for option in self.options if option.enabled)
 
     @property
@@ -73,8 +112,8 @@ class PurchaseLinks(_Wire):
 
     def all_disabled(self) -> PurchaseLinks:
         """Return the same options, none of them a way to buy: what a failed call carried never becomes a link."""
-        closed = tuple(option.model_copy(update={"enabled": False, "url": None}) for option in self.options)
-        return self.model_copy(update={"options": closed})
+        closed = [{**option, "enabled": False, "url": None} for option in self.wire_options()]
+        return self.model_copy(update={"options": tuple(PurchaseOption.model_validate(option) for option in closed)})
 
 
 class Balance(_CamelWire):

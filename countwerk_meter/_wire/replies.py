@@ -8,22 +8,24 @@ connection was never made. *InDoubt*: everything else. No HTTP library's excepti
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from countwerk_meter._wire.codes import STATUS_OF, error_type
-from countwerk_meter.errors import ApiError, LedgerUnavailableError, RateLimitError, without_urls
+from countwerk_meter.errors import ApiError, LedgerUnavailableError, RateLimitError, without_links, without_urls
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from countwerk_meter._wire.requests import LedgerRequest
 
 MAX_BODY_BYTES: Final = 1 << 20
 _MAX_RETRY_AFTER: Final = 3600.0
 _MAX_MESSAGE: Final = 300
+_SECONDS: Final = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +72,22 @@ class InDoubt:
 Reply: TypeAlias = Answer | NotSent | InDoubt
 
 
-def read_reply(request: LedgerRequest, status: int, headers: Mapping[str, str], body: bytes, secret: str = "") -> Reply:
+def read_reply(
+    request: LedgerRequest,
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    redact: Callable[[str], str] = str,
+) -> Reply:
     """
-    Classify one HTTP answer.
+    Classify one HTTP answer. Never raises, whatever came.
 
     Args:
         request: What was sent; its echo is looked for.
         status: HTTP status.
         headers: Answer headers, looked up in lower case.
         body: The whole body, or more than `MAX_BODY_BYTES` of it.
-        secret: The API key, taken out of anything that the answer says.
+        redact: Takes the API key out of what a refusal says; a function, so that no frame holds the key.
 
     """
     wait = _retry_after(headers)
@@ -90,29 +98,32 @@ def read_reply(request: LedgerRequest, status: int, headers: Mapping[str, str], 
     document = _json_object(body)
     if document is None:
         return InDoubt("the answer is no JSON object", status, retry_after=wait)
-    success, code = document.get("success"), document.get("code")
+    success, said_code = document.get("success"), document.get("code")
+    code = said_code if isinstance(said_code, str) and said_code in STATUS_OF else None
     raw_data = document.get("data")
     data = cast("dict[str, Any]", raw_data) if isinstance(raw_data, dict) else {}
     if status >= 500:
-        return InDoubt("the ledger failed", status, code if code in STATUS_OF else None, wait)
-    if success is True and status < 300:
+        return InDoubt("the ledger failed", status, code, wait)
+    if success is True and 200 <= status < 300:
         if not isinstance(raw_data, dict):
             return InDoubt("a success without data", status)
         if request.echo is not None and data.get(request.echo[0]) != request.echo[1]:
             return InDoubt("a success that does not echo the request", status)
         return Answer(Envelope(status, None, data), _server_time(document, headers))
-    if success is not False or not isinstance(code, str) or code not in STATUS_OF:
+    if success is not False or code is None:
         return InDoubt("an answer without a known code", status, retry_after=wait)
     meant = STATUS_OF[code]
     if meant >= 500:
         return InDoubt("the ledger failed", status, code, wait)
     said = document.get("message")
-    message = _clean(said, secret) if isinstance(said, str) else ""
-    return Answer(Envelope(meant, code, data, message or code, wait), _server_time(document, headers))
+    message = _clean(said, redact) if isinstance(said, str) else ""
+    # A refusal is no way to buy, whatever it carries (contract.md, "No fallbacks").
+    refused: dict[str, Any] = without_urls(data, lambda text: without_links(redact(text)))
+    return Answer(Envelope(meant, code, refused, message or code, wait), _server_time(document, headers))
 
 
 def to_error(request: LedgerRequest, reply: Reply) -> ApiError | LedgerUnavailableError:
-    """Return the error that a refusal or a missing answer becomes. A 402 here is a plain `ApiError`: the gate adds links."""
+    """Return the error that a refusal or a missing answer becomes. A 402 is a plain `ApiError`: the gate adds links."""
     if isinstance(reply, NotSent):
         return LedgerUnavailableError(f"{request.name}: the ledger cannot be reached: {reply.reason}")
     if isinstance(reply, InDoubt):
@@ -128,11 +139,13 @@ def to_error(request: LedgerRequest, reply: Reply) -> ApiError | LedgerUnavailab
             retry_after=reply.retry_after,
         )
     said = reply.envelope
-    text = f"{request.name}: {said.code}: {said.message}" if said.message != said.code else f"{request.name}: {said.code}"
+    text = f"{request.name}: {said.code}" + ("" if said.message == said.code else f": {said.message}")
     if said.status == 429:
         return RateLimitError(text, status=429, code=said.code, retry_after=said.retry_after)
     kind = error_type(said.code, said.status)
-    return kind(text, code=said.code, status=said.status, details=said.data, retry_after=said.retry_after)
+    error = kind(text, code=said.code, status=said.status, details=said.data, retry_after=said.retry_after)
+    error.message = said.message
+    return error
 
 
 def parse_time(value: object) -> float | None:
@@ -166,7 +179,7 @@ def _http_date(value: str | None) -> float | None:
         return None
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError, IndexError, TypeError):
         return None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
@@ -175,7 +188,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     value = headers.get("retry-after")
     if not value:
         return None
-    if value.strip().isdigit():
+    if _SECONDS.fullmatch(value.strip()):
         seconds = float(value)
     else:
         until, now = _http_date(value), _http_date(headers.get("date"))
@@ -185,6 +198,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     return min(max(seconds, 0.0), _MAX_RETRY_AFTER)
 
 
-def _clean(message: str, secret: str) -> str:
-    text = message.replace(secret, "***") if secret else message
-    return str(without_urls(text[:_MAX_MESSAGE]))
+def _clean(message: str, redact: Callable[[str], str]) -> str:
+    """Return one printable line, without the key and without URLs: it ends up in logs."""
+    line = "".join(char if char.isprintable() else " " for char in redact(message)[: 4 * _MAX_MESSAGE])
+    return without_links(line).strip()[:_MAX_MESSAGE]

@@ -7,14 +7,17 @@ above 0: refused here, with the code that the ledger would have given, and never
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from countwerk_meter.errors import InvalidRequestError
 
 _OPERATION: Final = re.compile(r"[a-z0-9._-]{3,64}\Z")
 VALIDITY_LIMIT_MINUTES: Final = 7 * 24 * 60
+# The largest integer that every JSON reader counts with exactly.
+_AMOUNT_LIMIT: Final = 2**53 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +30,31 @@ class LedgerRequest:
         body: JSON object to send.
         echo: The field and value that a success must repeat to count as definite (money rule 1), or None.
         repeatable: True where sending it twice does no harm: reads, and `deduct` with its idempotency key.
+        content: `body` as it will be sent, every time.
 
     """
 
     path: str
-    body: dict[str, Any]
+    body: dict[str, Any] = field(repr=False)
     echo: tuple[str, str] | None = None
     repeatable: bool = False
+    content: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "content", _encoded(self.body))
 
     @property
     def name(self) -> str:
         """The endpoint's last path segment, for spans and messages."""
         return self.path.rsplit("/", 1)[-1]
+
+
+def _encoded(body: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        pass
+    raise _refuse("INVALID_INPUT", "the request holds what JSON cannot carry: plain data and whole Unicode text only")
 
 
 def _refuse(code: str, message: str) -> InvalidRequestError:
@@ -66,9 +82,9 @@ def checked_operation(value: object) -> str:
 
 
 def checked_amount(value: object, name: str = "amount") -> int:
-    """Return a whole number of credits above 0."""
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-        raise _refuse("INVALID_AMOUNT", f"{name} must be an integer above 0")
+    """Return a whole number of credits above 0, 2^53 - 1 at most."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _AMOUNT_LIMIT:
+        raise _refuse("INVALID_AMOUNT", f"{name} must be an integer above 0 and below 2^53")
     return value
 
 
@@ -79,8 +95,12 @@ def checked_validity(value: object) -> int:
     return value
 
 
-def _with(body: dict[str, Any], **optional: object) -> dict[str, Any]:
-    return body | {key: value for key, value in optional.items() if value is not None}
+def _with(body: dict[str, Any], **texts: object) -> dict[str, Any]:
+    """Add the optional texts that were given."""
+    for name, value in texts.items():
+        if value is not None and not isinstance(value, str):
+            raise _refuse("INVALID_INPUT", f"{name} must be a string, not {type(value).__name__}")
+    return body | {name: value for name, value in texts.items() if value is not None}
 
 
 def resolve_order(order_id: str) -> LedgerRequest:
@@ -127,15 +147,17 @@ def deduct(
     """Charge at once, under an idempotency key."""
     if metadata is not None and not isinstance(metadata, dict):  # pyright: ignore[reportUnnecessaryIsInstance] - callers without types
         raise _refuse("INVALID_INPUT", "metadata must be a dict")
-    body = {
+    body: dict[str, Any] = {
         "account_id": checked_account(account_id),
         "operation": checked_operation(operation),
         "amount": checked_amount(amount),
         "usage_event_id": checked_text(usage_event_id, "usage_event_id", "MISSING_USAGE_EVENT_ID"),
     }
+    if metadata is not None:
+        body["metadata"] = metadata
     return LedgerRequest(
         "/api/credits/deduct",
-        _with(body, description=description, metadata=metadata),
+        _with(body, description=description),
         echo=("operation", operation),
         repeatable=True,
     )
@@ -150,15 +172,16 @@ def reserve(
     description: str | None = None,
 ) -> LedgerRequest:
     """Hold credits. It has no key, so one in doubt is never sent again (money rule 3)."""
-    body = {
+    body: dict[str, Any] = {
         "account_id": checked_account(account_id),
         "operation": checked_operation(operation),
         "amount": checked_amount(amount),
     }
-    validity = None if validity_minutes is None else checked_validity(validity_minutes)
+    if validity_minutes is not None:
+        body["validityMinutes"] = checked_validity(validity_minutes)
     return LedgerRequest(
         "/api/credits/reserve",
-        _with(body, validityMinutes=validity, description=description),
+        _with(body, description=description),
         echo=("operation", operation),
     )
 
@@ -166,10 +189,12 @@ def reserve(
 def confirm(reservation_id: str, actual_amount: int | None = None, *, description: str | None = None) -> LedgerRequest:
     """Turn a hold into a charge."""
     reservation = checked_text(reservation_id, "reservation_id", "MISSING_RESERVATION_ID")
-    actual = None if actual_amount is None else checked_amount(actual_amount, "actual_amount")
+    body: dict[str, Any] = {"reservationId": reservation}
+    if actual_amount is not None:
+        body["actualAmount"] = checked_amount(actual_amount, "actual_amount")
     return LedgerRequest(
         "/api/credits/confirm-reservation",
-        _with({"reservationId": reservation}, actualAmount=actual, description=description),
+        _with(body, description=description),
         echo=("reservationId", reservation),
     )
 

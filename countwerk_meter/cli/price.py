@@ -1,8 +1,8 @@
 """
 `countwerk-meter price`: what a usage costs under a price profile, line by line, without a ledger.
 
-Says which rule was taken and, with `--why`, why the others were not. Exit codes: 0 priced, 1 STRICT refuses to price it,
-2 the profile or an argument cannot be read.
+Says which rule was taken and, with `--why`, why the others were not. Exit codes: 0 priced, 1 STRICT refuses to price
+it, 2 the profile or an argument cannot be read.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ _REFUSALS = frozenset({"UNMATCHED_DIMENSION", "RULESET_HASH_MISMATCH"})
 def price(
     profile: Annotated[str, typer.Argument(help="The price profile: a JSON file.")],
     dimensions: Annotated[list[str], typer.Argument(metavar="DIMENSION=QTY...", help="What was measured.")],
+    *,
     attribute: Annotated[
         list[str] | None,
         typer.Option("--attribute", "-a", metavar="KEY=VALUE", help="What rules match, as model=gpt-5."),
@@ -53,7 +54,8 @@ def price(
             data["explanation"] = [_explanation(each) for each in explained]
         typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
         return
-    _show(Console(), result, explained)
+    # What a profile calls its rules is text, not markup.
+    _show(Console(markup=False, highlight=False, emoji=False), result, explained)
 
 
 def _pairs(texts: list[str], form: str) -> dict[str, str]:
@@ -75,25 +77,30 @@ def _show(console: Console, result: Price, explained: tuple[Explanation, ...]) -
     for line in result.breakdown:
         numbers = (_digits(line.quantity), _digits(line.credits_per_unit), _digits(line.credits))
         table.add_row(line.dimension, line.rule_id, *numbers)
-    for dimension in result.unmatched_dimensions:
-        table.add_row(dimension, "no rule", _given(result, dimension), "", "", style="yellow")
+    priced = {line.dimension for line in result.breakdown}
+    for dimension, quantity in result.dimensions.items():
+        if dimension not in priced:
+            state = "no rule" if dimension in result.unmatched_dimensions else "passed over: not above 0"
+            table.add_row(dimension, state, str(quantity), "", "", style="yellow")
     console.print(table)
     console.print()
-    summary = Table.grid(padding=(0, 2))
-    summary.add_row("Total", f"{_digits(result.total)} credits")
-    summary.add_row("To deduct", f"{result.credits_to_deduct} credits")
-    if result.cost_total_eur is not None:
-        summary.add_row("Own cost", f"{_digits(result.cost_total_eur)} EUR")
-    summary.add_row("Profile", result.profile_version_id)
-    summary.add_row("Ruleset", result.ruleset_hash)
-    if result.quarantine_reason:
-        summary.add_row("Quarantine", result.quarantine_reason, style="yellow")
-    console.print(summary, soft_wrap=True)
+    whole = result.credits_to_deduct
+    facts = {
+        "Total": f"{_digits(result.total)} credits",
+        "To deduct": f"{whole} credit{'' if whole == 1 else 's'}",
+        "Own cost": None if result.cost_total_eur is None else f"{_digits(result.cost_total_eur)} EUR",
+        "Profile": result.profile_version_id,
+        "Ruleset": result.ruleset_hash,
+        "Quarantine": result.quarantine_reason,
+    }
+    for name, fact in facts.items():
+        if fact is not None:
+            console.print(f"{name:<12}{fact}", soft_wrap=True)
     for each in explained:
         console.print()
-        console.print(f"{each.dimension}: {each.rule.id if each.rule else 'no rule'}", markup=False, highlight=False)
+        console.print(f"{each.dimension}: {each.rule.id if each.rule else 'no rule'}", soft_wrap=True)
         for rule_id, reason in each.others:
-            console.print(f"  not {rule_id}: {reason}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"  not {rule_id}: {reason}", soft_wrap=True)
 
 
 def _explanation(each: Explanation) -> dict[str, object]:
@@ -102,10 +109,6 @@ def _explanation(each: Explanation) -> dict[str, object]:
         "ruleId": each.rule.id if each.rule else None,
         "others": [{"ruleId": rule_id, "reason": reason} for rule_id, reason in each.others],
     }
-
-
-def _given(result: Price, dimension: str) -> str:
-    return str(result.dimensions[dimension])
 
 
 def _digits(value: Decimal) -> str:

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from countwerk_meter._flow.begin import DEFERRED
+from countwerk_meter._flow.books import DueRow
 from countwerk_meter._flow.states import HOLDING, RESERVATION_STEPS, WAITING, ChargeState, ReservationState
 from countwerk_meter.errors import JournalError
 from countwerk_meter.journal.port import Journal
@@ -84,18 +85,18 @@ class _Books:
             )
         ]
 
-    def due(self, ledger: str, owner: str, before: float, limit: int) -> list[tuple[str, str, float]]:
+    def due(self, ledger: str, owner: str, before: float, limit: int) -> list[DueRow]:
         reservations = [
-            (row.expires_at or _NEVER, "reservation", row.key, row.due_at)
+            (row.expires_at or _NEVER, row.due_at, DueRow("reservation", row.key, row.account_id, row.expires_at))
             for row in self._reservations.values()
             if row.ledger == ledger and row.owner == owner and row.due_at is not None and row.due_at <= before
         ]
         charges = [
-            (_NEVER, "charge", row.id, row.due_at)
+            (_NEVER, row.due_at, DueRow("charge", row.id, row.account_id, None))
             for row in self._charges.values()
             if row.ledger == ledger and row.owner == owner and row.due_at is not None and row.due_at <= before
         ]
-        return [(kind, key, due) for _, kind, key, due in sorted(reservations + charges)[:limit]]
+        return [row for _, _, row in sorted(reservations + charges, key=lambda each: each[:2])[:limit]]
 
     def next_due(self, ledger: str, owner: str) -> float | None:
         rows = (*self._reservations.values(), *self._charges.values())
@@ -164,6 +165,9 @@ class MemoryJournal(Journal):
 
     def is_alive(self, owner: str) -> bool:
         return owner in self._owners
+
+    def leave(self, owner: str) -> None:
+        self._owners.discard(owner)
 
     def close(self) -> None:
         self._closed = True

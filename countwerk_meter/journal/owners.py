@@ -46,13 +46,18 @@ class OwnerLocks:
             os.close(handle)
         return False
 
-    def release(self) -> None:
-        """Let go of every lock, and of its file."""
-        for owner, handle in self._held.items():
+    def release(self, owner: str) -> None:
+        """Let go of one lock, and of its file."""
+        handle = self._held.pop(owner, None)
+        if handle is not None:
             with contextlib.suppress(FileNotFoundError):
                 self._path(owner).unlink()
             os.close(handle)
-        self._held.clear()
+
+    def release_all(self) -> None:
+        """Let go of every lock."""
+        for owner in list(self._held):
+            self.release(owner)
 
     def forget(self) -> None:
         """Close what a fork handed down; the parent's lock stays the parent's."""

@@ -47,6 +47,10 @@ class Journal(ABC):
         """Whether an owner that joined still lives."""
 
     @abstractmethod
+    def leave(self, owner: str) -> None:
+        """Take back what `join` announced."""
+
+    @abstractmethod
     def close(self) -> None:
         """Carry out what is queued, and let go of the store."""
 

@@ -92,6 +92,9 @@ class SqliteJournal(Journal):
     def is_alive(self, owner: str) -> bool:
         return self._locks.is_held(owner)
 
+    def leave(self, owner: str) -> None:
+        self._locks.release(owner)
+
     def close(self) -> None:
         with self._lock:
             if self._closed:
@@ -100,7 +103,7 @@ class SqliteJournal(Journal):
             self._queue.put(None)
         if self._pid == os.getpid():
             self._thread.join()
-        self._locks.release()
+        self._locks.release_all()
 
     def _write(
         self,

@@ -6,6 +6,7 @@ from dataclasses import fields
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
+from countwerk_meter._flow.books import DueRow
 from countwerk_meter._flow.rows import ChargeRow, ReservationRow
 from countwerk_meter._flow.states import ChargeState, ReservationState
 
@@ -49,11 +50,11 @@ _OWED: Final = _select(
     " AND state IN ('uncollected', 'open', 'committed')",
 )
 _DUE: Final = """
-SELECT kind, key, due_at FROM (
-    SELECT 'reservation' AS kind, key, due_at, expires_at AS ends FROM reservation
+SELECT kind, key, account_id, ends FROM (
+    SELECT 'reservation' AS kind, key, account_id, due_at, expires_at AS ends FROM reservation
     WHERE owner = :owner AND due_at IS NOT NULL AND due_at <= :before AND ledger = :ledger
     UNION ALL
-    SELECT 'charge', id, due_at, NULL FROM charge
+    SELECT 'charge', id, account_id, due_at, NULL FROM charge
     WHERE owner = :owner AND due_at IS NOT NULL AND due_at <= :before AND ledger = :ledger
 ) ORDER BY ends IS NULL, ends, due_at LIMIT :limit
 """
@@ -115,9 +116,9 @@ class SqliteBooks:
     def owed(self, ledger: str, account_id: str) -> list[ChargeRow]:
         return [_charge(values) for values in self._db.execute(_OWED, (ledger, account_id))]
 
-    def due(self, ledger: str, owner: str, before: float, limit: int) -> list[tuple[str, str, float]]:
+    def due(self, ledger: str, owner: str, before: float, limit: int) -> list[DueRow]:
         values = {"ledger": ledger, "owner": owner, "before": before, "limit": limit}
-        return [(kind, key, due) for kind, key, due in self._db.execute(_DUE, values)]
+        return [DueRow(*row) for row in self._db.execute(_DUE, values)]
 
     def next_due(self, ledger: str, owner: str) -> float | None:
         (due,) = self._db.execute(_NEXT_DUE, {"ledger": ledger, "owner": owner}).fetchone()

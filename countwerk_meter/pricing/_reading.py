@@ -159,8 +159,8 @@ def _attributes(fields: Fields) -> tuple[tuple[str, str | tuple[str, ...]], ...]
 
 
 def _text(source: str | os.PathLike[str]) -> tuple[str, str]:
-    if isinstance(source, str) and source.lstrip("\ufeff \t\r\n")[:1] in {"{", "["}:
-        return source.lstrip("\ufeff"), "the price profile"
+    if isinstance(source, str) and (text := source.lstrip("\ufeff \t\r\n"))[:1] in {"{", "["}:
+        return text, "the price profile"
     path = Path(source)
     try:
         return path.read_text(encoding="utf-8-sig"), f"the price profile {path}"

@@ -28,6 +28,8 @@ from countwerk_meter.sandbox.settings import SettingError, number, only, whole
 
 _KNOWN_ABOUT_ACCOUNTS = ("ai_product_id", "order_id", "current_tier_product_id")
 _LISTED = 200
+# What one screen and a glance can take.
+_SHOWN = 50
 
 _Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -97,7 +99,7 @@ class _Control:
         ledger = self._ledger
         with ledger.lock:
             now = self._settle()
-            return page_response(overview(ledger.books, now, _LISTED), ledger.faults.faults)
+            return page_response(overview(ledger.books, now, _SHOWN), ledger.faults.faults)
 
     def health(self, _request: Request, _body: object) -> JsonObject:
         return {"ok": True, "sandbox": True, "now": iso(self._ledger.clock.now_ms())}

@@ -33,8 +33,8 @@ def page_response(overview: JsonObject, faults: Sequence[Fault]) -> Response:
             (
                 _accounts(_rows(overview, "accounts")),
                 _reservations(_rows(overview, "reservations"), str(overview["now"])),
-                _transactions(_rows(overview, "transactions")),
                 _faults(faults),
+                _transactions(_rows(overview, "transactions")),
             )
         ),
     )
@@ -85,7 +85,7 @@ def _reservations(reservations: list[JsonObject], now: str) -> str:
         f'<tr><th scope="row">{_code(row["reservation_id"])}</th><td>{_code(row["account_id"])}</td>'
         f"<td>{_code(row['operation'])}</td>{_numbers(row, 'amount')}"
         f'<td>{_time(row["expires_at"])} <span class="soft">{_left(str(row["expires_at"]), now)}</span></td>'
-        f'<td class="text">{_text(row["description"])}</td></tr>'
+        f'<td class="text">{_cut(row["description"])}</td></tr>'
         for row in reservations
     )
     heads = ("Reservation", "Account", "Operation", "#Credits", "Expires", "Description")
@@ -99,7 +99,7 @@ def _transactions(transactions: list[JsonObject]) -> str:
         f"<td>{_code(row['account_id'])}</td><td>{_code(row['operation'])}</td>"
         f"{_numbers(row, 'amount', 'balance_after')}"
         f"<td>{_code(row['usage_event_id'] or row['reservation_id'])}</td>"
-        f'<td class="text">{_text(row["description"])}</td></tr>'
+        f'<td class="text">{_cut(row["description"])}</td></tr>'
         for row in transactions
     )
     heads = (
@@ -118,7 +118,7 @@ def _transactions(transactions: list[JsonObject]) -> str:
 def _faults(faults: Sequence[Fault]) -> str:
     rows = (
         f'<tr><th scope="row">{_text(fault.kind)}</th><td>{_code(fault.path)}</td>'
-        f"<td>{_code(fault.account_id)}</td><td>{_text('always' if fault.times is None else fault.times)}</td>"
+        f"<td>{_code(fault.account_id or 'all')}</td><td>{_text('always' if fault.times is None else fault.times)}</td>"
         f"<td>{'every request' if fault.probability is None else f'{fault.probability:.2%} of requests'}</td></tr>"
         for fault in faults
     )
@@ -146,8 +146,16 @@ def _text(value: object) -> str:
     return '<span class="soft">none</span>' if value is None else escape(str(value))
 
 
+def _cut(value: object, tag: str = "span") -> str:
+    """Draw a text that may be long: what does not fit is hidden, and told by the pointer and to a screen reader."""
+    if value is None:
+        return _text(None)
+    text = escape(str(value))
+    return f'<{tag} class="cut" title="{text}">{text}</{tag}>'
+
+
 def _code(value: object) -> str:
-    return _text(None) if value is None else f"<code>{escape(str(value))}</code>"
+    return _cut(value, "code")
 
 
 def _number(value: object) -> str:

@@ -26,6 +26,11 @@ class Pauses:
     def __init__(self) -> None:
         self._waiting: set[_Wait] = set()
 
+    @property
+    def waiting(self) -> int:
+        """How many are waiting."""
+        return len(self._waiting)
+
     async def wait(self, seconds: float) -> bool:
         """Wait so many real seconds. False: the wait was ended, and with it the request."""
         wait = _Wait(asyncio.get_running_loop())

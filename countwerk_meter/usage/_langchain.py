@@ -38,7 +38,8 @@ def read(usage: object) -> Report | None:
 
 
 def _from_cache(usage: object) -> bool:
-    return isinstance(usage, Mapping) and cast("Mapping[str, object]", usage).get("total_cost") == 0
+    cost = part(usage, "total_cost")
+    return isinstance(usage, Mapping) and isinstance(cost, int | float) and cost == 0
 
 
 def read_result(source: object, find: Find) -> Report | None:
@@ -52,7 +53,7 @@ def read_result(source: object, find: Find) -> Report | None:
         return None
     prompts = cast("list[list[object]]", generations if isinstance(generations[0], list) else [generations])
     reports = [find(answers[0]) for answers in prompts if answers]
-    known = [report for report in reports if report is not None]
+    known = [report for report in reports if report is not None and report.pools() is not None]
     if not known:
         return None
     return replace(sum(known[1:], start=known[0]), partial=len(known) < len(reports))

@@ -126,7 +126,7 @@ class Usage:
     @classmethod
     def of(cls, source: object) -> Usage | None:
         """
-        Read what a model call used from what it returned; never raises.
+        Read what a model call used from what it returned; what fails to answer is unknown, not an error.
 
         Reads answers and bare usage objects, as objects or dicts, of OpenAI (chat and responses), Anthropic, Google
         GenAI, LangChain (messages, chunks, results), pydantic-ai, LiteLLM and openai-agents. A list or tuple is taken

@@ -1,0 +1,89 @@
+"""Journal operations that only look: what is due, what waits, what was charged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from countwerk_meter._flow.books import Operation
+from countwerk_meter._flow.states import ChargeState, ReservationState
+
+if TYPE_CHECKING:
+    from countwerk_meter._flow.books import Books, DueRow
+    from countwerk_meter._flow.rows import ChargeRow, ReservationRow
+
+
+@dataclass(frozen=True, slots=True)
+class Agenda:
+    """What settlement has to do: rows that are due now, and when the next one falls due (POSIX seconds)."""
+
+    rows: tuple[DueRow, ...]
+    next_due: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Due(Operation[Agenda]):
+    """Read an owner's agenda."""
+
+    reads: ClassVar[bool] = True
+    ledger: str
+    owner: str
+    now: float
+    limit: int
+
+    def apply(self, books: Books) -> Agenda:
+        rows = books.due(self.ledger, self.owner, self.now, self.limit)
+        return Agenda(tuple(rows), books.next_due(self.ledger, self.owner))
+
+
+@dataclass(frozen=True, slots=True)
+class Charges(Operation["list[ChargeRow]"]):
+    """Read charges, newest first."""
+
+    reads: ClassVar[bool] = True
+    ledger: str
+    states: frozenset[ChargeState] | None = None
+    limit: int = 1000
+
+    def apply(self, books: Books) -> list[ChargeRow]:
+        return books.charges(self.ledger, self.states, self.limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Unsettled(Operation["list[ReservationRow]"]):
+    """Read reservations that wait for settlement, and those that the client cannot decide."""
+
+    reads: ClassVar[bool] = True
+    ledger: str
+    limit: int = 1000
+    states: frozenset[ReservationState] = frozenset(
+        {ReservationState.CLOSING, ReservationState.UNRESOLVED, ReservationState.ORPHAN_POSSIBLE}
+    )
+
+    def apply(self, books: Books) -> list[ReservationRow]:
+        return books.reservations(self.ledger, self.states, self.limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Owners(Operation["set[str]"]):
+    """Read who owns rows that have not ended."""
+
+    reads: ClassVar[bool] = True
+    ledger: str
+
+    def apply(self, books: Books) -> set[str]:
+        return books.owners(self.ledger)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting(Operation[bool]):
+    """Read whether an owner has anything that still settles by itself: not what is uncollected or in doubt."""
+
+    reads: ClassVar[bool] = True
+    ledger: str
+    owner: str
+
+    def apply(self, books: Books) -> bool:
+        closing = books.reservations(self.ledger, frozenset({ReservationState.CLOSING}), 1000)
+        committed = books.charges(self.ledger, frozenset({ChargeState.COMMITTED}), 1000)
+        return any(row.owner == self.owner for row in (*closing, *committed))

@@ -1,0 +1,1 @@
+"""What a Meter is made of: scopes, reservations, amounts, and the settlement behind them."""

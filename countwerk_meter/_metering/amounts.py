@@ -1,0 +1,157 @@
+"""How much a call holds, and how much it cost: from what the app passed and what was measured to credits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, Decimal
+from typing import TYPE_CHECKING, Any, Literal
+
+from countwerk_meter._flow.ending import Measured
+from countwerk_meter._wire.requests import checked_amount
+from countwerk_meter.errors import ConfigurationError, PricingError
+from countwerk_meter.usage import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from countwerk_meter.pricing import PriceProfile
+
+Kind = Literal["amount", "price", "estimate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """How many credits to hold, and what the number means."""
+
+    kind: Kind
+    credits: int
+
+
+def hold_of(
+    amount: int | None,
+    price: int | None,
+    estimate: Usage | None,
+    prices: PriceProfile | None,
+    attributes: Mapping[str, str],
+) -> Hold:
+    """
+    Read the three arguments that exclude each other.
+
+    Raises:
+        ConfigurationError: None or two of them, or an estimate without a price profile.
+        InvalidRequestError: An amount that is no whole number above 0.
+        PricingError: The profile cannot price the estimate; better known before the call than after.
+
+    """
+    given = [name for name, value in (("amount", amount), ("price", price), ("estimate", estimate)) if value is not None]
+    if len(given) != 1:
+        raise ConfigurationError(f"pass exactly one of amount, price and estimate, not {' and '.join(given) or 'none'}")
+    if amount is not None:
+        return Hold("amount", checked_amount(amount))
+    if price is not None:
+        return Hold("price", checked_amount(price, "price"))
+    if not isinstance(estimate, Usage):
+        raise ConfigurationError("estimate must be a Usage")
+    if prices is None:
+        raise ConfigurationError("an estimate needs a price profile: Meter(prices=...) or COUNTWERK_PRICES")
+    total = prices.price(_dimensions(estimate, prices, attributes), attributes).total
+    return Hold("estimate", max(int(total.to_integral_value(ROUND_CEILING)), 1))
+
+
+def _dimensions(usage: Usage, prices: PriceProfile, attributes: Mapping[str, str]) -> dict[str, Decimal | int]:
+    return usage.measured(lambda dimension: prices.prices(dimension, attributes))
+
+
+@dataclass(slots=True)
+class Measurements:
+    """What was recorded in one block, each record its own priced line."""
+
+    prices: PriceProfile | None
+    lines: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    exact: Decimal = Decimal(0)
+    counted: bool = False
+    unpriced: bool = False
+
+    def add(self, usage: Usage, attributes: Mapping[str, str], *, counted: bool = False) -> None:
+        """Price one record. A dimension that no rule prices is noted, never raised (money rule 13)."""
+        self.counted = self.counted or counted
+        if self.prices is None:
+            self.unpriced = True
+            measured = {name: str(quantity) for name, quantity in usage.measured().items()}
+            self.lines.append({"dimensions": measured, "attributes": dict(attributes)})
+            return
+        dimensions = _dimensions(usage, self.prices, attributes)
+        line: dict[str, Any] = {
+            "dimensions": {name: str(quantity) for name, quantity in dimensions.items()},
+            "attributes": dict(attributes),
+        }
+        try:
+            price = self.prices.price(dimensions, attributes, "RUNTIME")
+        except PricingError as error:
+            self.unpriced = True
+            self.lines.append(line | {"error": error.code})
+            return
+        if price.unmatched_dimensions or price.quarantine_reason:
+            self.unpriced = True
+            line["unmatched"] = list(price.unmatched_dimensions)
+        self.exact += price.total
+        line |= {
+            "credits": str(price.total),
+            "rules": list(price.rule_ids),
+            "ruleset_hash": price.ruleset_hash,
+        }
+        self.lines.append(line)
+
+    def as_json(self) -> str | None:
+        """Return the lines for the journal, or None where nothing was recorded."""
+        return json.dumps(self.lines, separators=(",", ":")) if self.lines else None
+
+    def measured(self, reserved: int) -> Measured:
+        """Return what the records cost; with something unpriceable among them, at least what was reserved."""
+        if self.unpriced:
+            return Measured(max(self.exact, Decimal(reserved)), "reserved", self.as_json())
+        return Measured(self.exact, "counted" if self.counted else "provider", self.as_json())
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a call ended: `measured` is None where nothing is charged, and `reason` says why."""
+
+    measured: Measured | None
+    reason: str = "nothing used"
+    unpriced: bool = False
+
+
+def ending_of(
+    hold: Hold,
+    records: Measurements,
+    *,
+    set_amount: int | None,
+    cancelled: str | None,
+    failed: bool,
+    yielded: bool,
+    drawn_on: bool,
+) -> Ending:
+    """
+    Decide what a block charges (api.md, "leaving the block").
+
+    `failed`: it ended with an exception. `yielded`: something reached the consumer before. `drawn_on`: nested calls
+    drew on it. Once anything was yielded, unknown usage is charged as what was reserved (money rule 13).
+    """
+    lines = records.as_json()
+    if cancelled is not None:
+        return Ending(None, cancelled)
+    if hold.kind == "price":
+        if failed and not records.lines and not yielded and set_amount is None:
+            return Ending(None, "failed")
+        return Ending(Measured(Decimal(hold.credits), "price", lines))
+    if set_amount is not None:
+        return Ending(Measured(Decimal(set_amount), "set", lines) if set_amount else None)
+    if records.lines:
+        return Ending(records.measured(hold.credits), unpriced=records.unpriced)
+    if drawn_on:
+        return Ending(None, "charged by its nested calls")
+    if failed and not yielded:
+        return Ending(None, "failed")
+    return Ending(Measured(Decimal(hold.credits), "reserved"), unpriced=hold.kind == "estimate")

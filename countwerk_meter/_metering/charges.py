@@ -1,0 +1,72 @@
+"""A charge as an app sees it: what was charged, to whom, for what, and how the amount was found."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from countwerk_meter._flow.rows import ChargeRow
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """
+    One charge of the journal.
+
+    Attributes:
+        usage_event_id: Its id; `<id>.over` and `<id>.late` are legs of `parent`.
+        state: `open`, `committed`, `settled`, `denied`, `cancelled`, `orphaned`, `uncollected` or `unresolved`.
+        amount: Credits; None while the call runs. A leg's credits are part of its parent's amount if it is `.over`.
+        basis: How the amount was found: `price`, `provider`, `counted`, `reserved` or `set`.
+        exact: Credits before rounding, as a decimal string.
+        lines: What was measured and how it was priced.
+        reason: Why it is where it is, where there is something to say.
+
+    """
+
+    usage_event_id: str
+    account_id: str
+    operation: str
+    state: str
+    amount: int | None
+    basis: str | None
+    exact: str | None
+    via: str
+    parent: str | None
+    description: str | None
+    trace_id: str | None
+    reason: str | None
+    created_at: datetime
+    committed_at: datetime | None
+    lines: tuple[dict[str, Any], ...]
+
+    @classmethod
+    def of(cls, row: ChargeRow) -> Charge:
+        """Read a journal row."""
+        return cls(
+            usage_event_id=row.id,
+            account_id=row.account_id,
+            operation=row.operation,
+            state=str(row.state),
+            amount=row.amount,
+            basis=row.basis,
+            exact=row.exact,
+            via=row.via,
+            parent=row.parent,
+            description=row.description,
+            trace_id=row.trace_id,
+            reason=row.reason,
+            created_at=datetime.fromtimestamp(row.created_at, UTC),
+            committed_at=None if row.committed_at is None else datetime.fromtimestamp(row.committed_at, UTC),
+            lines=tuple(json.loads(row.lines)) if row.lines else (),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON data."""
+        data = asdict(self)
+        data["created_at"] = self.created_at.isoformat()
+        data["committed_at"] = None if self.committed_at is None else self.committed_at.isoformat()
+        return data

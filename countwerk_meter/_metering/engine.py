@@ -1,0 +1,333 @@
+"""
+The machinery of one Meter: journal, runtime, settlement, telemetry, and what is shared between its calls.
+
+It lives once per process: after a fork (gunicorn preload) it starts anew, with an owner, connections and a thread of
+its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import threading
+import time
+import uuid
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from countwerk_meter._drivers.clock import Clock
+from countwerk_meter._drivers.loops import LoopTransports
+from countwerk_meter._drivers.runtime import CANCELLED_COMMIT_SECONDS, Runtime, committed
+from countwerk_meter._drivers.transport import AsyncHttpxTransport, HttpxTransport
+from countwerk_meter._flow.overview import Agenda, Due, Owners, Waiting
+from countwerk_meter._flow.recover import Adopt, Recovered
+from countwerk_meter._metering.settlement import SettlementThread, passing, traced
+from countwerk_meter.errors import CountwerkError, JournalError
+from countwerk_meter.events import EventId, Ordinals, derive
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Generator
+    from concurrent.futures import Future
+
+    import httpx
+
+    from countwerk_meter._drivers.endpoint import Endpoint
+    from countwerk_meter._flow.books import Operation
+    from countwerk_meter._flow.ending import Committed
+    from countwerk_meter._flow.rows import ChargeRow
+    from countwerk_meter._flow.terms import Terms
+    from countwerk_meter._metering.reservation import Reservation
+    from countwerk_meter._metering.spec import Spec
+    from countwerk_meter.journal import Journal
+    from countwerk_meter.pricing import PriceProfile
+    from countwerk_meter.telemetry import Telemetry
+
+T = TypeVar("T")
+
+
+class Engine:
+    """See the module's docstring. Everything here may be used from any thread and any event loop."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        terms: Terms,
+        journal: Journal,
+        telemetry: Telemetry,
+        *,
+        prices: PriceProfile | None,
+        rounding: str,
+        background: bool,
+        concurrency: int,
+        on_crash: str,
+        require_trace: bool,
+        http: httpx.Client | None,
+    ) -> None:
+        self._endpoint = endpoint
+        self.terms = terms
+        self.journal = journal
+        self.telemetry = telemetry
+        self.prices = prices
+        self.rounding = rounding
+        self.background = background
+        self._concurrency = concurrency
+        self._on_crash = on_crash
+        self._require_trace = require_trace
+        self._http = http
+        self._ordinals = Ordinals()
+        self._kept: dict[int, tuple[Operation[Committed], ChargeRow]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._progress = threading.Condition()
+        self._lock = threading.Lock()
+        self.closed = False
+        self._live()
+
+    def _live(self) -> None:
+        self._pid = os.getpid()
+        self.terms = dataclasses.replace(self.terms, owner=uuid.uuid4().hex)
+        self.journal.join(self.terms.owner)
+        self.clock = Clock()
+        self._transport = HttpxTransport(self._endpoint, self._http)
+        self._loops = LoopTransports(lambda: AsyncHttpxTransport(self._endpoint))
+        self.runtime = Runtime(self.journal, self._transport, self._loops, self.clock, self.telemetry)
+        settling = LoopTransports(lambda: AsyncHttpxTransport(self._endpoint))
+        self.settlement = SettlementThread(
+            Runtime(self.journal, None, settling, self.clock, self.telemetry),
+            settling,
+            self.journal,
+            self.terms,
+            self.telemetry,
+            self._concurrency,
+            self.progressed,
+            self._retry_kept,
+        )
+
+    def ready(self) -> None:
+        """
+        Refuse a new call that could not be charged.
+
+        Raises:
+            CountwerkError: The meter is closed.
+            JournalError: A charge could not be written, and still cannot (money rule 7).
+
+        """
+        if self.closed:
+            raise CountwerkError("this meter is closed")
+        if self._pid != os.getpid():
+            with self._lock:
+                if self._pid != os.getpid():
+                    self._progress = threading.Condition()
+                    self._live()
+        if self._kept:
+            self._retry_kept()
+            if self._kept:
+                raise JournalError(
+                    f"the journal {self.journal.name} cannot be written, so no new call is let through; "
+                    f"{len(self._kept)} charges wait in memory"
+                )
+
+    def now(self) -> float:
+        """Return this machine's time, POSIX seconds."""
+        return self.clock.now().wall
+
+    def name(self, spec: Spec) -> EventId:
+        """Derive a call's `usage_event_id`."""
+        return derive(
+            spec.account_id,
+            spec.operation,
+            self._ordinals,
+            explicit=spec.usage_event_id,
+            step=spec.step,
+            require_trace=self._require_trace,
+        )
+
+    def terms_for(self, spec: Spec, *, durable: bool) -> Terms:
+        """Return the terms of one call: a durable step that is met again goes on, others are refused."""
+        replay = spec.on_replay or ("run" if durable else self.terms.on_replay)
+        return self.terms if replay == self.terms.on_replay else dataclasses.replace(self.terms, on_replay=replay)
+
+    def keep(self, task: asyncio.Task[Any]) -> None:
+        """Keep a task alive until it ends, whoever stops waiting for it."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @contextlib.contextmanager
+    def gate_span(self, reservation: Reservation) -> Generator[None]:
+        """Wrap a gate in the span `countwerk.reserve`."""
+        event = reservation.event()
+        span = self.telemetry.reserving(
+            reservation.account_id, reservation.operation, reservation.amount, event.id
+        )
+        try:
+            yield
+        except BaseException as error:
+            span.set_attribute("error.type", type(error).__name__)
+            raise
+        finally:
+            span.end()
+
+    def tell(self, event: str, charge: ChargeRow, **more: Any) -> None:
+        """Tell whoever listens about a charge."""
+        fields = {"usage_event_id": charge.id, "account_id": charge.account_id, "operation": charge.operation}
+        self.telemetry.event(event, fields | more)
+
+    def commit(self, operation: Operation[Committed], charge: ChargeRow) -> Future[Committed]:
+        """
+        Queue the end of a call. Settlement follows by itself, even if nobody waits for the commit.
+
+        A commit that fails is kept in memory and tried again; until it is written no new call is let through.
+        """
+        future = self.journal.submit(operation)
+        future.add_done_callback(lambda done: self._committed(operation, charge, done))
+        return future
+
+    def _committed(self, operation: Operation[Committed], charge: ChargeRow, future: Future[Committed]) -> None:
+        error = future.exception()
+        if error is not None:
+            if id(operation) not in self._kept:
+                self._kept[id(operation)] = (operation, charge)
+                self.tell("journal_failed", charge, reason=str(error))
+                if self.background:
+                    self.settlement.notify()
+            return
+        self._kept.pop(id(operation), None)
+        done = future.result()
+        if done.superseded:
+            self.tell("superseded", charge)
+        if done.late:
+            self.tell("late", charge, amount=done.late)
+        if done.work and self.background:
+            self.settlement.notify()
+        self.progressed()
+
+    def _retry_kept(self) -> None:
+        for operation, charge in list(self._kept.values()):
+            future = self.journal.submit(operation)
+            if future.exception() is None:
+                self._committed(operation, charge, future)
+
+    def outcome(self, future: Future[Committed], *, brief: bool = False) -> Committed | None:
+        """Wait for a commit; None: it failed, or with `brief` it is not written yet. Never raises."""
+        try:
+            return future.result(CANCELLED_COMMIT_SECONDS if brief else None)
+        except (CountwerkError, TimeoutError):
+            return None
+
+    async def aoutcome(self, future: Future[Committed]) -> None:
+        """Await a commit; its failure is not the caller's."""
+        with contextlib.suppress(CountwerkError):
+            await committed(future)
+
+    def _inline(self) -> bool:
+        return not self.background or self.settlement.behind
+
+    def settle_inline(self, work: tuple[tuple[str, str], ...]) -> None:
+        """Settle at once where no thread does it, or where it is behind. Never raises."""
+        if not work or not self._inline():
+            return
+        deadline = time.monotonic() + self.terms.reserve_timeout
+        terms = dataclasses.replace(self.terms, settle_timeout=self.terms.reserve_timeout)
+        waiting = list(work)
+        while waiting and time.monotonic() < deadline:
+            kind, key = waiting.pop(0)
+            span = self.telemetry.settling(kind, key)
+            try:
+                done = self.runtime.run(traced(passing(terms, kind, key), span))
+            except Exception:  # noqa: BLE001 - the model has answered: the journal keeps the row for later
+                break
+            finally:
+                span.end()
+            waiting.extend(done.work)
+        self.progressed()
+
+    async def asettle_inline(self, work: tuple[tuple[str, str], ...]) -> None:
+        """Do the same on the running event loop."""
+        if not work or not self._inline():
+            return
+        deadline = time.monotonic() + self.terms.reserve_timeout
+        terms = dataclasses.replace(self.terms, settle_timeout=self.terms.reserve_timeout)
+        waiting = list(work)
+        while waiting and time.monotonic() < deadline:
+            kind, key = waiting.pop(0)
+            span = self.telemetry.settling(kind, key)
+            try:
+                done = await self.runtime.arun(traced(passing(terms, kind, key), span))
+            except Exception:  # noqa: BLE001 - as above
+                break
+            finally:
+                span.end()
+            waiting.extend(done.work)
+        self.progressed()
+
+    def progressed(self) -> None:
+        """Wake whoever waits for a settlement."""
+        with self._progress:
+            self._progress.notify_all()
+
+    def wait_for_progress(self, seconds: float | None) -> None:
+        """Wait until something moved, or a quarter of a second at most: progress may come from another process."""
+        with self._progress:
+            self._progress.wait(0.25 if seconds is None else min(seconds, 0.25))
+
+    def recover(self) -> Recovered:
+        """Take over what dead processes left in this journal, and settle it."""
+        total = Recovered()
+        for owner in self.journal.run(Owners(self.terms.ledger)):
+            if owner != self.terms.owner and not self.journal.is_alive(owner):
+                adopt = Adopt(
+                    self.terms.ledger, owner, self.terms.owner, self._on_crash, self.now(), self.rounding
+                )
+                done = self.journal.run(adopt)
+                total = Recovered(
+                    total.closed + done.closed, total.resumed + done.resumed, total.orphans + done.orphans
+                )
+        if total != Recovered():
+            self.telemetry.event("recovered", dataclasses.asdict(total))
+            if self.background:
+                self.settlement.notify()
+        return total
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until nothing is due any more; False: something still is."""
+        deadline = time.monotonic() + timeout
+        while True:
+            agenda: Agenda = self.journal.run(Due(self.terms.ledger, self.terms.owner, self.now(), 64))
+            soon = agenda.next_due is not None and agenda.next_due < self.now() + timeout
+            if not agenda.rows and not self._kept and not (soon and self._waiting()):
+                return True
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            if self.background:
+                self.settlement.notify()
+                self.wait_for_progress(left)
+            else:
+                self.settle_inline(tuple((row.kind, row.key) for row in agenda.rows))
+                if not agenda.rows:
+                    self.wait_for_progress(min(left, 0.05))
+
+    def _waiting(self) -> bool:
+        return self.journal.run(Waiting(self.terms.ledger, self.terms.owner))
+
+    def close(self, timeout: float, *, journal: bool) -> bool:
+        """Drain for `timeout` seconds, then let go; the rest stays in the journal."""
+        if self.closed:
+            return True
+        self.closed = True
+        if self._pid != os.getpid():
+            return True
+        started = time.monotonic()
+        drained = False
+        with contextlib.suppress(CountwerkError):
+            drained = self.flush(timeout)
+        self.settlement.stop(max(timeout - (time.monotonic() - started), 0.5))
+        self._transport.close()
+        self.journal.leave(self.terms.owner)
+        if journal:
+            self.journal.close()
+        return drained
+
+    async def aclose_loop(self) -> None:
+        """Close the running loop's connections."""
+        await self._loops.aclose()

@@ -1,0 +1,46 @@
+"""Which way a call is let through: a draw on the enclosing block, a top-up of it, or a reservation of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from countwerk_meter._flow.commands import Now
+from countwerk_meter._flow.reserve import Gate, draw, reserve
+
+if TYPE_CHECKING:
+    from countwerk_meter._flow.commands import Flow, Moment
+    from countwerk_meter._metering.reservation import Reservation
+
+
+def gate_flow(reservation: Reservation) -> Flow[Gate]:
+    """
+    Let one call through, or raise.
+
+    A nested call whose estimate does not fit what is left tops the block up, or reserves for itself, before it runs:
+    so a small hold never lets an unlimited number through.
+    """
+    now: Moment = yield Now()
+    engine, spec = reservation.engine, reservation.spec
+    engine.ready()
+    event = reservation.event()
+    terms = engine.terms_for(spec, durable=event.durable)
+    charge = spec.charge(terms, event, now.wall)
+    block = reservation.block()
+    if block is not None:
+        for key in block.fundings:
+            drawn = yield from draw(terms, charge, key)
+            if drawn is not None:
+                if not drawn.replayed:
+                    reservation.drawn_on()
+                return drawn
+    hold = spec.reservation(terms, now.wall)
+    if block is None or not block.spec.top_up:
+        gate = yield from reserve(terms, charge, hold)
+    else:
+        gate = yield from reserve(terms, charge, hold, shared=True)
+        if gate.hold is not None:
+            block.fundings.append(gate.hold.key)
+            gate = Gate(gate.charge)
+    if block is not None and not gate.replayed:
+        reservation.drawn_on()
+    return gate

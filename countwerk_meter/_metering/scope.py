@@ -1,0 +1,67 @@
+"""What surrounds a call: the open reservation, the account, and whether a framework says "this is one model call"."""
+
+from __future__ import annotations
+
+import contextlib
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from countwerk_meter._wire.requests import checked_account
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from countwerk_meter._metering.reservation import Reservation
+
+_reservation: ContextVar[Reservation | None] = ContextVar("countwerk_reservation", default=None)
+_account: ContextVar[str | None] = ContextVar("countwerk_account", default=None)
+_model_call: ContextVar[bool] = ContextVar("countwerk_model_call", default=False)
+
+
+def current_reservation() -> Reservation | None:
+    """Return the innermost `with meter.reserve(...)` block that is open here, or None."""
+    return _reservation.get()
+
+
+def current_account() -> str | None:
+    """Return the account that `with account(...)` set, or None."""
+    return _account.get()
+
+
+def in_model_call() -> bool:
+    """Whether an integration is metering this very model call already."""
+    return _model_call.get()
+
+
+@contextlib.contextmanager
+def entered(reservation: Reservation) -> Generator[None]:
+    """Make a reservation the current one."""
+    token = _reservation.set(reservation)
+    try:
+        yield
+    finally:
+        # Left in another context (a generator closed by the garbage collector): there is nothing to put back.
+        with contextlib.suppress(ValueError):
+            _reservation.reset(token)
+
+
+@contextlib.contextmanager
+def account(account_id: str) -> Generator[None]:
+    """Name the account that metered calls inside are charged to."""
+    token = _account.set(checked_account(account_id))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            _account.reset(token)
+
+
+@contextlib.contextmanager
+def model_call() -> Generator[None]:
+    """Mark one model call: a second meter of any kind inside steps aside, so that it is counted once."""
+    token = _model_call.set(True)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            _model_call.reset(token)

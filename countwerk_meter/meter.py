@@ -1,0 +1,440 @@
+"""
+Meter: what an app holds.
+
+It reserves credits before a call, charges what the call really cost afterwards, and gives the rest back. One Meter
+serves sync and async code, many threads and many event loops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import dataclasses
+import os
+import weakref
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+
+from countwerk_meter._drivers.endpoint import Endpoint
+from countwerk_meter._flow.call import call
+from countwerk_meter._flow.charge import charge_at_once
+from countwerk_meter._flow.overview import Charges
+from countwerk_meter._flow.rows import DEDUCT
+from countwerk_meter._flow.states import ChargeState
+from countwerk_meter._flow.terms import Terms
+from countwerk_meter._metering.amounts import hold_of
+from countwerk_meter._metering.charges import Charge
+from countwerk_meter._metering.decorator import Recipe, metered
+from countwerk_meter._metering.engine import Engine
+from countwerk_meter._metering.reservation import Reservation
+from countwerk_meter._metering.scope import account, current_reservation
+from countwerk_meter._metering.spec import DEFAULT_VALIDITY_MINUTES, Spec
+from countwerk_meter._wire import requests
+from countwerk_meter._wire.requests import checked_account, checked_operation, checked_text, checked_validity
+from countwerk_meter.client import PurchaseLinks
+from countwerk_meter.errors import ConfigurationError
+from countwerk_meter.journal import open_journal
+from countwerk_meter.pricing import PriceProfile
+from countwerk_meter.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+    import httpx
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+
+    from countwerk_meter._flow.recover import Recovered
+    from countwerk_meter._flow.rows import ChargeRow
+    from countwerk_meter.client import CountwerkClient
+    from countwerk_meter.events import Step
+    from countwerk_meter.journal import Journal
+    from countwerk_meter.usage import Usage
+
+__all__ = ["Charge", "Meter", "Reservation", "account", "current_reservation"]
+
+F = TypeVar("F", bound="Callable[..., Any]")
+_AT_EXIT_SECONDS = 2.0
+_METERS: weakref.WeakSet[Meter] = weakref.WeakSet()
+
+
+class Meter:
+    """
+    Meters an AI product's calls on a CountWerk ledger.
+
+    Args:
+        ai_product_id: The product that users buy credits for; purchase links are made for it.
+        client: Take endpoint and key from a client; or pass `api_key` and `base_url`, or leave both to
+            `COUNTWERK_API_KEY` and `COUNTWERK_BASE_URL`.
+        prices: A price profile, or what `PriceProfile.load` takes. Without one, recorded usage is charged as held.
+        journal: A `Journal`, or a URL: `sqlite:///path` (default: a file in the user's state directory), `memory:`.
+        rounding: `ceil`: each charge is rounded up. `carry`: an account's fraction is carried to its next charge.
+        settlement: `background`: on a thread of the meter's own. `inline`: before the block is left (serverless).
+        settlement_concurrency: Requests that settle at once.
+        settle_with: `confirm`, or `deduct`: the hold is only the admission, no doubtful state exists, and the price
+            is headroom beside the hold.
+        on_unavailable: `deny`, or `defer`: when the ledger cannot be reached, run the call and deduct later.
+        debt_limit: Credits that an account may owe for deferred calls.
+        on_crash: What a killed process' open calls are charged: `checkpoint` if there is one, else nothing; `cancel`:
+            nothing; `reserved`: what was held.
+        on_replay: A `usage_event_id` that was charged before: `refuse`, or `run` without a further charge.
+        reserve_timeout: Seconds that a gate may take in all, purchase links included.
+        require_trace: Raise where no span names a call, instead of making an id up.
+        on_event: Called with an event's name and fields, from any thread; must not block.
+        allow_http: Accept a base URL in the clear that is not loopback.
+
+    Raises:
+        ConfigurationError: Something that cannot be; the text says what.
+        JournalError: The journal cannot be opened; it is never replaced by a new one.
+        PricingError: The profile is malformed; the text names rule and field.
+
+    """
+
+    def __init__(
+        self,
+        ai_product_id: str,
+        *,
+        client: CountwerkClient | None = None,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        prices: PriceProfile | str | Path | Mapping[str, Any] | None = None,
+        journal: Journal | str | None = None,
+        rounding: Literal["ceil", "carry"] = "ceil",
+        settlement: Literal["background", "inline"] = "background",
+        settlement_concurrency: int = 16,
+        settle_with: Literal["confirm", "deduct"] = "confirm",
+        on_unavailable: Literal["deny", "defer"] = "deny",
+        debt_limit: int = 0,
+        on_crash: Literal["checkpoint", "cancel", "reserved"] = "checkpoint",
+        on_replay: Literal["refuse", "run"] = "refuse",
+        reserve_timeout: float = 5.0,
+        require_trace: bool = False,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+        on_event: Callable[[str, Mapping[str, Any]], None] | None = None,
+        allow_http: bool = False,
+        http: httpx.Client | None = None,
+    ) -> None:
+        _one_of("rounding", rounding, ("ceil", "carry"))
+        _one_of("settlement", settlement, ("background", "inline"))
+        _one_of("settle_with", settle_with, ("confirm", "deduct"))
+        _one_of("on_unavailable", on_unavailable, ("deny", "defer"))
+        _one_of("on_crash", on_crash, ("checkpoint", "cancel", "reserved"))
+        _one_of("on_replay", on_replay, ("refuse", "run"))
+        if on_unavailable == "defer" and debt_limit <= 0:
+            raise ConfigurationError('on_unavailable="defer" lets calls run unpaid: it needs a debt_limit above 0')
+        if reserve_timeout <= 0 or settlement_concurrency < 1 or debt_limit < 0:
+            raise ConfigurationError("reserve_timeout, settlement_concurrency and debt_limit must not be below 0")
+        if client is not None and (api_key is not None or base_url is not None):
+            raise ConfigurationError("pass either client, or api_key and base_url")
+        self.ai_product_id = checked_text(ai_product_id, "ai_product_id", "MISSING_PRODUCT_ID")
+        endpoint = client.endpoint if client is not None else Endpoint.of(api_key, base_url, allow_http=allow_http)
+        loaded = prices if isinstance(prices, PriceProfile) or prices is None else PriceProfile.load(prices)
+        self._own_journal = journal is None or isinstance(journal, str)
+        terms = Terms(
+            ledger=endpoint.base_url,
+            principal=endpoint.fingerprint,
+            owner="",
+            ai_product_id=self.ai_product_id,
+            reserve_timeout=reserve_timeout,
+            on_unavailable=on_unavailable,
+            debt_limit=debt_limit,
+            settle_with=settle_with,
+            on_replay=on_replay,
+        )
+        self._engine = Engine(
+            endpoint,
+            terms,
+            open_journal(journal),
+            Telemetry(tracer_provider, meter_provider, on_event),
+            prices=loaded,
+            rounding=rounding,
+            background=settlement == "background",
+            concurrency=settlement_concurrency,
+            on_crash=on_crash,
+            require_trace=require_trace,
+            http=http,
+        )
+        _METERS.add(self)
+        self._engine.recover()
+        if self._engine.background:
+            self._engine.settlement.notify()
+
+    @classmethod
+    def from_env(cls, **overrides: Any) -> Self:
+        """
+        Make a Meter from `COUNTWERK_AI_PRODUCT_ID`, `_API_KEY`, `_BASE_URL`, `_JOURNAL` and `_PRICES`.
+
+        Args:
+            overrides: Arguments of `Meter` that win over the environment.
+
+        """
+        product = overrides.pop("ai_product_id", None) or os.environ.get("COUNTWERK_AI_PRODUCT_ID", "")
+        if not product:
+            raise ConfigurationError("no AI product: pass ai_product_id or set COUNTWERK_AI_PRODUCT_ID")
+        overrides.setdefault("journal", os.environ.get("COUNTWERK_JOURNAL") or None)
+        overrides.setdefault("prices", os.environ.get("COUNTWERK_PRICES") or None)
+        return cls(product, **overrides)
+
+    def __repr__(self) -> str:
+        return f"<Meter {self.ai_product_id} on {self._engine.terms.ledger}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    @property
+    def journal(self) -> Journal:
+        """Where reservations and charges are kept."""
+        return self._engine.journal
+
+    @property
+    def prices(self) -> PriceProfile | None:
+        """The price profile, if there is one."""
+        return self._engine.prices
+
+    def reserve(
+        self,
+        account_id: str,
+        operation: str,
+        *,
+        amount: int | None = None,
+        price: int | None = None,
+        estimate: Usage | None = None,
+        top_up: bool = False,
+        usage_event_id: str | None = None,
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        validity: int | None = None,
+        model: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+        step: Step | None = None,
+        on_replay: Literal["refuse", "run"] | None = None,
+    ) -> Reservation:
+        """
+        Hold credits for one call: `with meter.reserve(...) as reservation:`, or `async with`.
+
+        Exactly one of the three sizes:
+
+        Args:
+            account_id: Whose credits.
+            operation: What for: 3 to 64 characters of `a-z 0-9 . _ -`.
+            amount: Credits to hold. What was recorded or set is charged, else all of it.
+            price: A flat price in credits: charged if the block ended normally, or anything was recorded or yielded.
+            estimate: Expected usage, priced to size the hold. What was recorded is charged, else the hold.
+            top_up: Nested calls may hold more when their estimate no longer fits.
+            usage_event_id: The charge's id; default: derived from the trace span.
+            description: For the account's statement.
+            metadata: Sent with a `deduct`; no prompt, no answer.
+            validity: Minutes until the ledger gives the hold back by itself; default 15.
+            model: The attribute `model` that the estimate is priced with.
+            attributes: Further attributes for pricing the estimate.
+            step: What a framework calls this step; for integrations.
+            on_replay: Overrides the meter's own.
+
+        Returns:
+            A context manager. Entering it raises `InsufficientCreditsError` before the call is made if credits ran out.
+
+        """
+        named = {**({"model": model} if model else {}), **(attributes or {})}
+        spec = Spec(
+            account_id=checked_account(account_id),
+            operation=checked_operation(operation),
+            hold=hold_of(amount, price, estimate, self._engine.prices, named),
+            usage_event_id=usage_event_id,
+            step=step,
+            description=description,
+            metadata=metadata,
+            validity=DEFAULT_VALIDITY_MINUTES if validity is None else checked_validity(validity),
+            top_up=top_up,
+            on_replay=on_replay,
+        )
+        return Reservation(self._engine, spec, current_reservation())
+
+    def metered(
+        self,
+        operation: str | Callable[..., str],
+        *,
+        account_id: str | Callable[..., str] | None = None,
+        amount: int | Callable[..., int] | None = None,
+        price: int | Callable[..., int] | None = None,
+        estimate: Usage | Callable[..., Usage] | None = None,
+        usage: Callable[[Any], Usage | None] | None = None,
+        model: str | Callable[..., str] | None = None,
+        usage_event_id: str | Callable[..., str] | None = None,
+    ) -> Callable[[F], F]:
+        """
+        Meter every call of a function, coroutine, generator or async generator.
+
+        Args:
+            operation: As in `reserve`; like every argument but `usage`, a value or a callable of the call's arguments.
+            account_id: Default: the enclosing reservation's, else the one of `with account(...)`.
+            amount: As in `reserve`.
+            price: As in `reserve`.
+            estimate: As in `reserve`.
+            usage: From the result, or from a generator's list of chunks, to a `Usage`. A stream that is broken off
+                is charged what its chunks so far report, else what was held.
+            model: The attribute `model` that the usage is priced with.
+            usage_event_id: As in `reserve`.
+
+        """
+        recipe = Recipe(
+            self.reserve, operation, account_id, amount, price, estimate, usage, model, usage_event_id
+        )
+        return lambda function: metered(function, recipe)
+
+    def _direct(
+        self,
+        account_id: str,
+        operation: str,
+        price: int,
+        usage_event_id: str | None,
+        description: str | None,
+        metadata: Mapping[str, Any] | None,
+        step: Step | None,
+    ) -> ChargeRow:
+        self._engine.ready()
+        spec = Spec(
+            account_id=checked_account(account_id),
+            operation=checked_operation(operation),
+            hold=hold_of(None, price, None, None, {}),
+            usage_event_id=usage_event_id,
+            step=step,
+            description=description,
+            metadata=metadata,
+        )
+        now = self._engine.now()
+        row = spec.charge(self._engine.terms, self._engine.name(spec), now)
+        return dataclasses.replace(
+            row, amount=price, share=price, exact=str(Decimal(price)), basis="price", via=DEDUCT, committed_at=now
+        )
+
+    def deduct(
+        self,
+        account_id: str,
+        operation: str,
+        price: int,
+        *,
+        usage_event_id: str | None = None,
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        step: Step | None = None,
+    ) -> Charge:
+        """
+        Charge a flat price at once, idempotently, through the journal. The same id again makes no second charge.
+
+        Raises:
+            InsufficientCreditsError: 402, with purchase links; nothing is owed.
+            LedgerUnavailableError: No definite answer in time. With `in_doubt` the journal keeps the charge and sends
+                it again until it is answered; without, nothing was charged.
+
+        """
+        row = self._direct(account_id, operation, price, usage_event_id, description, metadata, step)
+        try:
+            return Charge.of(self._engine.runtime.run(charge_at_once(self._engine.terms, row)))
+        finally:
+            self._nudge()
+
+    async def adeduct(
+        self,
+        account_id: str,
+        operation: str,
+        price: int,
+        *,
+        usage_event_id: str | None = None,
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        step: Step | None = None,
+    ) -> Charge:
+        """Do what `deduct` does, on the running event loop."""
+        row = self._direct(account_id, operation, price, usage_event_id, description, metadata, step)
+        try:
+            return Charge.of(await self._engine.runtime.arun(charge_at_once(self._engine.terms, row)))
+        finally:
+            self._nudge()
+
+    def _nudge(self) -> None:
+        if self._engine.background:
+            self._engine.settlement.notify()
+
+    def purchase_links(self, account_id: str) -> PurchaseLinks:
+        """Return the account's ways to buy, fetched now. Use the URLs at once; never store one."""
+        request = requests.purchase_links(self.ai_product_id, account_id)
+        return self._engine.runtime.run(call(request, PurchaseLinks, timeout=self._timeout, retries=1))
+
+    async def apurchase_links(self, account_id: str) -> PurchaseLinks:
+        """Do what `purchase_links` does, on the running event loop."""
+        request = requests.purchase_links(self.ai_product_id, account_id)
+        return await self._engine.runtime.arun(call(request, PurchaseLinks, timeout=self._timeout, retries=1))
+
+    @property
+    def _timeout(self) -> float:
+        return self._engine.terms.reserve_timeout
+
+    def charges(self, state: str | Iterable[str] | None = None, *, limit: int = 1000) -> list[Charge]:
+        """
+        Return this ledger's charges in the journal, newest first.
+
+        Raises:
+            ConfigurationError: There is no such state.
+
+        """
+        wanted = [state] if isinstance(state, str) else list(state or ())
+        unknown = [name for name in wanted if name not in set(ChargeState)]
+        if unknown:
+            raise ConfigurationError(f"no charge state {unknown[0]!r}; there are {', '.join(ChargeState)}")
+        states = frozenset(ChargeState(name) for name in wanted) or None
+        rows = self._engine.journal.run(Charges(self._engine.terms.ledger, states, limit))
+        return [Charge.of(row) for row in rows]
+
+    def flush(self, timeout: float = 10.0) -> bool:
+        """Wait up to `timeout` seconds until everything that settles by itself has; False: something has not."""
+        return self._engine.flush(timeout)
+
+    async def aflush(self, timeout: float = 10.0) -> bool:  # noqa: ASYNC109 - seconds, as in flush
+        """Do what `flush` does, without blocking the running event loop."""
+        return await asyncio.to_thread(self._engine.flush, timeout)
+
+    def recover(self) -> Recovered:
+        """Take over what dead processes left in the journal, and settle it. Runs at start by itself."""
+        return self._engine.recover()
+
+    async def arecover(self) -> Recovered:
+        """Do what `recover` does, without blocking the running event loop."""
+        return await asyncio.to_thread(self._engine.recover)
+
+    def close(self, timeout: float = 5.0) -> bool:
+        """Settle what can be within `timeout` seconds, and let go; the rest stays in the journal. False: there is a rest."""
+        return self._engine.close(timeout, journal=self._own_journal)
+
+    async def aclose(self, timeout: float = 5.0) -> bool:  # noqa: ASYNC109 - seconds, as in close
+        """Do what `close` does, without blocking the running event loop."""
+        drained = await asyncio.to_thread(self.close, timeout)
+        await self._engine.aclose_loop()
+        return drained
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigurationError(f"{name} must be {' or '.join(allowed)}, not {value!r}")
+
+
+@atexit.register
+def _close_all() -> None:
+    """Drain what is left for a bounded time; a library installs no signal handler."""
+    for meter in list(_METERS):
+        meter.close(_AT_EXIT_SECONDS)

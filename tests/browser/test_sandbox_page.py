@@ -1,0 +1,70 @@
+"""
+The sandbox's page in a real Chromium: its script runs under its policy, and what it shows keeps up.
+
+Runs where COUNTWERK_TEST_CHROMIUM names the binary; tests/unit/sandbox/test_page.py reads the page everywhere.
+"""
+
+import os
+import re
+import subprocess
+
+import pytest
+
+from countwerk_meter.sandbox import SandboxServer
+
+CHROMIUM = os.environ.get("COUNTWERK_TEST_CHROMIUM")
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="COUNTWERK_TEST_CHROMIUM names no Chromium")
+
+EVIL = "<script>document.title='broken in'</script>"
+
+
+@pytest.fixture
+def render(tmp_path):
+    """Load a page, let its timers run for some virtual seconds, and give (DOM, what the console said)."""
+
+    def render(url: str, seconds: float) -> tuple[str, str]:
+        command = [
+            CHROMIUM,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--no-first-run",
+            f"--user-data-dir={tmp_path}",
+            "--enable-logging=stderr",
+            f"--virtual-time-budget={seconds * 1000:.0f}",
+            "--dump-dom",
+            url,
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+
+    return render
+
+
+def test_the_page_runs_its_script_and_nobody_else_s(render):
+    """The button appears, an account's name stays text, and the policy has nothing to complain of."""
+    with SandboxServer() as server:
+        server.control.account(EVIL, balance=100)
+        dom, console = render(server.url, 0.5)
+
+    assert console == ""
+    assert "<title>CountWerk sandbox</title>" in dom
+    assert re.search(r'<button type="button" id="pause">Pause updates</button>', dom)
+
+
+def test_the_page_keeps_up_with_the_ledger(render):
+    """Each look at the clock is a minute later, so a page that was refreshed shows a later minute."""
+    looks = iter(range(10_000))
+    with SandboxServer(now=lambda: 1_700_000_000 // 3600 * 3600 + 60 * next(looks)) as server:
+        server.control.account("acct", balance=100)
+        first_look = next(looks) + 1
+        dom, console = render(server.url, 7)
+    shown = re.search(r'id="clock" data-live="">\s*<time datetime="[\d-]+T\d\d:(\d\d)', dom)
+
+    assert console == ""
+    assert int(shown[1]) > first_look
+    assert "acct" in dom

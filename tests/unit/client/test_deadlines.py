@@ -1,0 +1,178 @@
+"""The wall-clock budget, on real sockets: nothing that a server does makes a call longer than its timeout."""
+
+import socket
+import time
+
+import httpcore
+import httpx
+import pytest
+
+from countwerk_meter._drivers.deadline import Deadline, DeadlineBackend
+from countwerk_meter.client import CountwerkClient
+from countwerk_meter.errors import LedgerUnavailableError
+
+BUDGET = {"timeout": 0.25}
+# Far below what any of these servers takes, far above what a busy machine adds.
+BOUND = 2.0
+
+
+def drip_headers(server, connection):
+    server.read_request(connection)
+    connection.sendall(b"HTTP/1.1 200 OK\r\n")
+    server.drip(connection, b"X-Padding: a\r\n")
+
+
+def drip_body(server, connection):
+    server.read_request(connection)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n")
+    server.drip(connection, b" ")
+
+
+def drip_chunks(server, connection):
+    server.read_request(connection)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    server.drip(connection, b"1\r\n \r\n")
+
+
+def say_nothing(server, connection):
+    server.read_request(connection)
+    server.stop.wait()
+
+
+def read_slowly(server, connection):
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    while not server.stop.wait(0.02):
+        connection.recv(16384)
+
+
+@pytest.mark.parametrize("handle", [drip_headers, drip_body, drip_chunks, say_nothing])
+@pytest.mark.parametrize(("method", "args"), [("balance", ("acct_1",)), ("reserve", ("acct_1", "app.chat", 5))])
+def test_slow_answers(call, raw_server, raises, handle, method, args):
+    """Headers and bodies that drip, and a server that says nothing, end with the budget: in doubt."""
+    server = raw_server(handle)
+    begun = time.monotonic()
+
+    with raises(LedgerUnavailableError) as caught:
+        call(method, *args, at=server.url, options=BUDGET)
+
+    assert time.monotonic() - begun < BOUND
+    assert caught.value.in_doubt
+    assert 1 == len(server.requests)
+
+
+def test_slow_readers(call, raw_server, raises):
+    """A server that takes a large request in small pieces ends with the budget too: every piece counts against it."""
+    server = raw_server(read_slowly)
+    metadata = {"text": "x" * 30_000_000}
+    begun = time.monotonic()
+
+    with raises(LedgerUnavailableError) as caught:
+        call("deduct", "acct_1", "app.chat", 5, "event-1", metadata=metadata, at=server.url, options=BUDGET)
+
+    assert time.monotonic() - begun < BOUND
+    assert caught.value.in_doubt
+
+
+def test_a_client_of_the_apps_own(raw_server, raises):
+    """With an app's own `httpx.Client` the deadline still holds between the pieces of an answer."""
+    server = raw_server(drip_body)
+    begun = time.monotonic()
+
+    with httpx.Client() as http, raises(LedgerUnavailableError) as caught:
+        CountwerkClient("key", server.url, timeout=0.25, http=http).reserve("acct_1", "app.chat", 5)
+
+    assert time.monotonic() - begun < BOUND
+    assert "no answer in time" in str(caught.value)
+
+
+class FakeStream(httpcore.NetworkStream):
+    """Accepts TLS, and notes the time it was given."""
+
+    def __init__(self):
+        self.timeouts = []
+
+    def get_extra_info(self, info):
+        return self
+
+    def settimeout(self, timeout):
+        raise AssertionError("reached the socket")
+
+    def start_tls(self, ssl_context, server_hostname=None, timeout=None):
+        self.timeouts.append(timeout)
+        return self
+
+
+class FakeNetwork(httpcore.NetworkBackend):
+    """Connects to none of the addresses but the last, and notes what each was given."""
+
+    def __init__(self, works=()):
+        self.tried, self.stream, self._works = [], FakeStream(), works
+
+    def connect_tcp(self, host, port, timeout=None, local_address=None, socket_options=None):
+        self.tried.append((host, timeout))
+        if host not in self._works:
+            raise httpcore.ConnectTimeout
+        return self.stream
+
+
+@pytest.fixture
+def addresses(monkeypatch):
+    """A name with three addresses, one of them listed twice."""
+    found = [(None, None, None, "", (address, 443)) for address in ("192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.3")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: found)
+
+
+def test_every_address_has_its_part(addresses):
+    """A name with several addresses does not multiply the budget: each is given its part of what is left."""
+    deadline, network = Deadline(), FakeNetwork()
+
+    with deadline.until(time.monotonic() + 30), pytest.raises(httpcore.ConnectTimeout):
+        DeadlineBackend(deadline, network).connect_tcp("ledger.example", 443, 100.0)
+
+    assert ["192.0.2.1", "192.0.2.2", "192.0.2.3"] == [address for address, _ in network.tried]
+    parts = [part for _, part in network.tried]
+    assert [10, 15, 30] == [round(part) for part in parts]
+
+
+def test_an_address_that_answers(addresses):
+    """The first address that answers is used, and TLS is given what is left."""
+    deadline, network = Deadline(), FakeNetwork(works={"192.0.2.2"})
+
+    with deadline.until(time.monotonic() + 30):
+        stream = DeadlineBackend(deadline, network).connect_tcp("ledger.example", 443, 100.0)
+        stream.start_tls(None, "ledger.example", 100.0)
+
+    assert 2 == len(network.tried)
+    assert 30 == round(network.stream.timeouts[0])
+
+
+def test_no_time_to_connect(addresses):
+    """After the deadline no connection is begun, no TLS, and nothing is read or written."""
+    deadline, network = Deadline(), FakeNetwork(works={"192.0.2.1"})
+    backend = DeadlineBackend(deadline, network)
+    stream = backend.connect_tcp("ledger.example", 443)
+    assert [("192.0.2.1", None)] == network.tried
+
+    with deadline.until(time.monotonic()):
+        for operation, kind in [
+            (lambda: backend.connect_tcp("ledger.example", 443), httpcore.ConnectTimeout),
+            (lambda: stream.start_tls(None), httpcore.ConnectTimeout),
+            (lambda: stream.read(1), httpcore.ReadTimeout),
+            (lambda: stream.write(b"x"), httpcore.WriteTimeout),
+        ]:
+            with pytest.raises(kind):
+                operation()
+
+
+def test_a_name_that_does_not_resolve(call, monkeypatch, raises):
+    """A name without an address is a connection that was never made."""
+
+    def fail(*args, **kwargs):
+        raise socket.gaierror("no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+
+    with raises(LedgerUnavailableError) as caught:
+        call("balance", "acct_1", at="https://ledger.example", options={"timeout": 0.2})
+
+    assert not caught.value.in_doubt

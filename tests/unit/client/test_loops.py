@@ -1,0 +1,219 @@
+"""Event loops: each has its own connections, and closes them; a cancelled request gives its place back."""
+
+import asyncio
+import gc
+import threading
+import time
+
+import pytest
+
+from countwerk_meter._drivers.endpoint import Endpoint
+from countwerk_meter._drivers.loops import LoopTransports
+from countwerk_meter._drivers.transport import AsyncHttpxTransport
+from countwerk_meter._wire import requests
+from countwerk_meter._wire.replies import Answer, InDoubt, NotSent
+from countwerk_meter.client import AsyncCountwerkClient
+
+BALANCE = requests.balance("acct_1")
+
+
+class FakeTransport:
+    """Counts how often it was closed."""
+
+    def __init__(self):
+        self.closed = 0
+
+    async def aclose(self):
+        self.closed += 1
+
+
+@pytest.fixture
+def fakes():
+    """A `LoopTransports` over transports that do nothing, and the list of those it made."""
+    made = []
+
+    def make():
+        made.append(FakeTransport())
+        return made[-1]
+
+    return LoopTransports(make), made
+
+
+async def test_one_transport_per_loop(fakes):
+    """All tasks of a loop share one transport."""
+    loops, made = fakes
+
+    found = await asyncio.gather(*(loops.here() for _ in range(5)))
+
+    assert [made[0]] * 5 == found
+    await loops.aclose()
+
+
+def test_a_loop_closes_its_transport(fakes):
+    """When a loop shuts down its transport is closed, and nothing of it is kept."""
+    loops, made = fakes
+
+    asyncio.run(loops.here())
+    asyncio.run(loops.here())
+
+    assert [1, 1] == [transport.closed for transport in made]
+    assert 0 == len(loops._of)
+
+
+async def test_closed_by_hand(fakes):
+    """Closed by hand a transport is closed once, is forgotten, and the next call gets another."""
+    loops, made = fakes
+    await loops.here()
+
+    await asyncio.gather(loops.aclose(), loops.aclose())
+
+    assert [1] == [transport.closed for transport in made]
+    assert made[0] is not await loops.here()
+    await loops.aclose()
+    assert 0 == len(loops._of)
+
+
+async def test_a_forgotten_client():
+    """A client that is dropped without being closed has its connections closed by the loop."""
+    transport = FakeTransport()
+    loops = LoopTransports(lambda: transport)
+    await loops.here()
+
+    del loops
+    gc.collect()
+    await asyncio.sleep(0.01)
+
+    assert 1 == transport.closed
+
+
+def test_a_loop_without_shutdown(fakes):
+    """A loop that was closed without its shutdown is forgotten when the next one comes."""
+    loops, made = fakes
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(loops.here())
+    loop.close()
+    assert 1 == len(loops._of)
+
+    asyncio.run(loops.here())
+
+    assert 2 == len(made)
+    assert 0 == len(loops._of)
+
+
+def test_a_forgotten_client_of_a_closed_loop():
+    """A client that is dropped after its loop was closed has nobody to close its connections, and says nothing."""
+    transport = FakeTransport()
+    loops = LoopTransports(lambda: transport)
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(loops.here())
+    loop.close()
+
+    del loops
+    gc.collect()
+
+    assert 0 == transport.closed
+
+
+def test_one_client_in_many_loops(countwerk_sandbox, control):
+    """One client serves one loop after another, and none leaves a connection behind (warnings are errors)."""
+    client = AsyncCountwerkClient(countwerk_sandbox.api_key, countwerk_sandbox.url)
+
+    assert [100] * 3 == [asyncio.run(client.balance("acct_1")).balance for _ in range(3)]
+
+    gc.collect()
+    assert 0 == len(client._loops._of)
+
+
+def test_one_client_in_many_threads(countwerk_sandbox, control):
+    """One client serves the loops of several threads at once."""
+    client = AsyncCountwerkClient(countwerk_sandbox.api_key, countwerk_sandbox.url)
+    found = []
+    together = threading.Barrier(4)
+
+    async def ask():
+        together.wait()
+        answers = await asyncio.gather(*(client.balance("acct_1") for _ in range(5)))
+        found.extend(answer.balance for answer in answers)
+
+    threads = [threading.Thread(target=lambda: asyncio.run(ask())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [100] * 20 == found
+    gc.collect()
+    assert 0 == len(client._loops._of)
+
+
+async def test_a_client_that_was_never_closed(countwerk_sandbox, control):
+    """A client that is dropped in mid-life leaves no connection either."""
+    client = AsyncCountwerkClient(countwerk_sandbox.api_key, countwerk_sandbox.url)
+    await client.balance("acct_1")
+
+    del client
+    gc.collect()
+    await asyncio.sleep(0.05)
+    gc.collect()
+
+
+def transport_with(sandbox, slots):
+    transport = AsyncHttpxTransport(Endpoint.of(sandbox.api_key, sandbox.url))
+    transport._slots = asyncio.Semaphore(slots)
+    return transport
+
+
+async def test_cancelled_in_mid_request(countwerk_sandbox, control):
+    """A request that is cancelled while it waits for its answer gives its place and its connection back."""
+    control.faults([{"kind": "delay", "seconds": 30}])
+    transport = transport_with(countwerk_sandbox, 1)
+    task = asyncio.create_task(transport.send(BALANCE, time.monotonic() + 20))
+    while not (await asyncio.to_thread(control.requests))["requests"]:
+        await asyncio.sleep(0.005)
+
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert 1 == transport._slots._value
+    assert isinstance(await transport.send(BALANCE, time.monotonic() + 5), Answer)
+    assert 1 == transport._slots._value
+    await transport.aclose()
+
+
+async def test_cancelled_while_waiting_for_a_place(countwerk_sandbox, control):
+    """So does one that is cancelled before its turn came; one whose turn never comes was never sent."""
+    control.faults([{"kind": "delay", "seconds": 0.3}])
+    transport = transport_with(countwerk_sandbox, 1)
+    first = asyncio.create_task(transport.send(BALANCE, time.monotonic() + 20))
+    await asyncio.sleep(0)
+    second = asyncio.create_task(transport.send(BALANCE, time.monotonic() + 20))
+    await asyncio.sleep(0)
+
+    assert NotSent("no time left") == await transport.send(BALANCE, time.monotonic() + 0.05)
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+
+    assert isinstance(await first, Answer)
+    assert 1 == transport._slots._value
+    await transport.aclose()
+
+
+async def test_an_answer_that_is_too_late(countwerk_sandbox, control):
+    """An answer that does not come in time leaves the request in doubt, and gives its place back."""
+    control.faults([{"kind": "delay", "seconds": 30}])
+    transport = transport_with(countwerk_sandbox, 1)
+
+    assert InDoubt("no answer in time") == await transport.send(BALANCE, time.monotonic() + 0.1)
+
+    assert 1 == transport._slots._value
+    await transport.aclose()
+
+
+async def test_more_requests_than_places(countwerk_sandbox, control):
+    """Requests beyond the limit wait for their turn, and all are answered."""
+    async with AsyncCountwerkClient(countwerk_sandbox.api_key, countwerk_sandbox.url) as client:
+        answers = await asyncio.gather(*(client.balance("acct_1") for _ in range(100)))
+
+    assert {100} == {answer.balance for answer in answers}
