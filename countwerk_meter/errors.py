@@ -55,7 +55,7 @@ __all__ = [
 _E = TypeVar("_E", bound="CountwerkError")
 _WORD: Final = re.compile(r"\S+")
 # Written plainly, escaped as in JSON, percent-encoded, without a scheme.
-_LINK_MARKS: Final = ("://", ":\\/\\/", "%3a%2f%2f", "www.", "digistore24.")
+_LINK_MARKS: Final = ("://", ":\\/\\/", "%3a%2f%2f", "www.", "digistore24.com")
 _DEEPEST: Final = 32
 
 

@@ -1,9 +1,9 @@
 """
 `usage_event_id`: the name of one logical usage, so that a retry of the same step is not a second charge.
 
-The first of these that applies (design.md, "Identity"): an explicit id; a framework's own durable step, or a span or key
-from a caller that the app trusts; the current span made in this process, with the ordinal of this call in it; the
-framework's run; a fresh UUIDv7. A *remote* span context never counts by itself: whoever can choose an id can ride for
+The first of these that applies: an explicit id; a framework's own durable step, or a span or key from a caller that the
+app trusts; the current span made in this process, with the ordinal of this call in it; the framework's run; a fresh
+UUIDv7. A *remote* span context never counts by itself: whoever can choose an id can ride for
 free. Works with opentelemetry-api alone, and with unsampled traces.
 """
 
@@ -129,15 +129,15 @@ def derive(
         return EventId(name, trace_id or step.trace_id, span_id, durable=True)
     if trace_id is not None and span_id is not None and not context.is_remote:
         ordinal = ordinals.next(("span", trace_id, span_id, account_id, operation))
-        return EventId(
-            f"cw.{trace_id}.{_digest(16, span_id, str(ordinal), account_id, operation)}", trace_id, span_id
-        )
+        return EventId(f"cw.{trace_id}.{_digest(16, span_id, str(ordinal), account_id, operation)}", trace_id, span_id)
     if step is not None:
         ordinal = ordinals.next(("run", *step.parts, account_id, operation))
         second = _digest(16, *step.parts, str(ordinal), account_id, operation)
         return EventId(f"cw.{_digest(32, *step.parts)}.{second}", trace_id, span_id)
     if require_trace:
-        raise ConfigurationError("no trace span is current, and require_trace is on: pass usage_event_id or start a span")
+        raise ConfigurationError(
+            "no trace span is current, and require_trace is on: pass usage_event_id or start a span"
+        )
     return EventId(f"cw.{_uuid7()}.{_digest(16, account_id, operation)}", trace_id, span_id)
 
 

@@ -8,24 +8,21 @@ serves sync and async code, many threads and many event loops.
 from __future__ import annotations
 
 import asyncio
-import atexit
-import dataclasses
 import os
-import weakref
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from countwerk_meter._drivers.endpoint import Endpoint
+from countwerk_meter._drivers.endpoint import Endpoint, conceal
 from countwerk_meter._flow.call import call
 from countwerk_meter._flow.charge import charge_at_once
 from countwerk_meter._flow.overview import Charges
-from countwerk_meter._flow.rows import DEDUCT
 from countwerk_meter._flow.states import ChargeState
 from countwerk_meter._flow.terms import Terms
 from countwerk_meter._metering.amounts import hold_of
 from countwerk_meter._metering.charges import Charge
 from countwerk_meter._metering.decorator import Recipe, metered
+from countwerk_meter._metering.direct import direct_charge
 from countwerk_meter._metering.engine import Engine
+from countwerk_meter._metering.options import check_options
 from countwerk_meter._metering.reservation import Reservation
 from countwerk_meter._metering.scope import account, current_reservation
 from countwerk_meter._metering.spec import DEFAULT_VALIDITY_MINUTES, Spec
@@ -45,6 +42,7 @@ if TYPE_CHECKING:
     import httpx
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
+    from pydantic import SecretStr
 
     from countwerk_meter._flow.recover import Recovered
     from countwerk_meter._flow.rows import ChargeRow
@@ -56,8 +54,6 @@ if TYPE_CHECKING:
 __all__ = ["Charge", "Meter", "Reservation", "account", "current_reservation"]
 
 F = TypeVar("F", bound="Callable[..., Any]")
-_AT_EXIT_SECONDS = 2.0
-_METERS: weakref.WeakSet[Meter] = weakref.WeakSet()
 
 
 class Meter:
@@ -97,7 +93,7 @@ class Meter:
         ai_product_id: str,
         *,
         client: CountwerkClient | None = None,
-        api_key: str | None = None,
+        api_key: str | SecretStr | None = None,
         base_url: str | None = None,
         prices: PriceProfile | str | Path | Mapping[str, Any] | None = None,
         journal: Journal | str | None = None,
@@ -117,22 +113,27 @@ class Meter:
         allow_http: bool = False,
         http: httpx.Client | None = None,
     ) -> None:
-        _one_of("rounding", rounding, ("ceil", "carry"))
-        _one_of("settlement", settlement, ("background", "inline"))
-        _one_of("settle_with", settle_with, ("confirm", "deduct"))
-        _one_of("on_unavailable", on_unavailable, ("deny", "defer"))
-        _one_of("on_crash", on_crash, ("checkpoint", "cancel", "reserved"))
-        _one_of("on_replay", on_replay, ("refuse", "run"))
-        if on_unavailable == "defer" and debt_limit <= 0:
-            raise ConfigurationError('on_unavailable="defer" lets calls run unpaid: it needs a debt_limit above 0')
-        if reserve_timeout <= 0 or settlement_concurrency < 1 or debt_limit < 0:
-            raise ConfigurationError("reserve_timeout, settlement_concurrency and debt_limit must not be below 0")
+        # First of all: a crash report shows the local variables of this frame.
+        api_key = conceal(api_key)
+        chosen = {
+            "rounding": rounding,
+            "settlement": settlement,
+            "settle_with": settle_with,
+            "on_unavailable": on_unavailable,
+            "on_crash": on_crash,
+            "on_replay": on_replay,
+        }
+        check_options(
+            chosen,
+            debt_limit=debt_limit,
+            reserve_timeout=reserve_timeout,
+            settlement_concurrency=settlement_concurrency,
+        )
         if client is not None and (api_key is not None or base_url is not None):
             raise ConfigurationError("pass either client, or api_key and base_url")
         self.ai_product_id = checked_text(ai_product_id, "ai_product_id", "MISSING_PRODUCT_ID")
         endpoint = client.endpoint if client is not None else Endpoint.of(api_key, base_url, allow_http=allow_http)
         loaded = prices if isinstance(prices, PriceProfile) or prices is None else PriceProfile.load(prices)
-        self._own_journal = journal is None or isinstance(journal, str)
         terms = Terms(
             ledger=endpoint.base_url,
             principal=endpoint.fingerprint,
@@ -156,8 +157,8 @@ class Meter:
             on_crash=on_crash,
             require_trace=require_trace,
             http=http,
+            own_journal=journal is None or isinstance(journal, str),
         )
-        _METERS.add(self)
         self._engine.recover()
         if self._engine.background:
             self._engine.settlement.notify()
@@ -292,12 +293,10 @@ class Meter:
             usage_event_id: As in `reserve`.
 
         """
-        recipe = Recipe(
-            self.reserve, operation, account_id, amount, price, estimate, usage, model, usage_event_id
-        )
+        recipe = Recipe(self.reserve, operation, account_id, amount, price, estimate, usage, model, usage_event_id)
         return lambda function: metered(function, recipe)
 
-    def _direct(
+    def _flat(
         self,
         account_id: str,
         operation: str,
@@ -307,7 +306,6 @@ class Meter:
         metadata: Mapping[str, Any] | None,
         step: Step | None,
     ) -> ChargeRow:
-        self._engine.ready()
         spec = Spec(
             account_id=checked_account(account_id),
             operation=checked_operation(operation),
@@ -317,11 +315,7 @@ class Meter:
             description=description,
             metadata=metadata,
         )
-        now = self._engine.now()
-        row = spec.charge(self._engine.terms, self._engine.name(spec), now)
-        return dataclasses.replace(
-            row, amount=price, share=price, exact=str(Decimal(price)), basis="price", via=DEDUCT, committed_at=now
-        )
+        return direct_charge(self._engine, spec)
 
     def deduct(
         self,
@@ -343,7 +337,7 @@ class Meter:
                 it again until it is answered; without, nothing was charged.
 
         """
-        row = self._direct(account_id, operation, price, usage_event_id, description, metadata, step)
+        row = self._flat(account_id, operation, price, usage_event_id, description, metadata, step)
         try:
             return Charge.of(self._engine.runtime.run(charge_at_once(self._engine.terms, row)))
         finally:
@@ -361,7 +355,7 @@ class Meter:
         step: Step | None = None,
     ) -> Charge:
         """Do what `deduct` does, on the running event loop."""
-        row = self._direct(account_id, operation, price, usage_event_id, description, metadata, step)
+        row = self._flat(account_id, operation, price, usage_event_id, description, metadata, step)
         try:
             return Charge.of(await self._engine.runtime.arun(charge_at_once(self._engine.terms, row)))
         finally:
@@ -418,23 +412,11 @@ class Meter:
         return await asyncio.to_thread(self._engine.recover)
 
     def close(self, timeout: float = 5.0) -> bool:
-        """Settle what can be within `timeout` seconds, and let go; the rest stays in the journal. False: there is a rest."""
-        return self._engine.close(timeout, journal=self._own_journal)
+        """Settle what can be within `timeout` seconds and let go. False: something is left in the journal."""
+        return self._engine.close(timeout)
 
     async def aclose(self, timeout: float = 5.0) -> bool:  # noqa: ASYNC109 - seconds, as in close
         """Do what `close` does, without blocking the running event loop."""
         drained = await asyncio.to_thread(self.close, timeout)
         await self._engine.aclose_loop()
         return drained
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigurationError(f"{name} must be {' or '.join(allowed)}, not {value!r}")
-
-
-@atexit.register
-def _close_all() -> None:
-    """Drain what is left for a bounded time; a library installs no signal handler."""
-    for meter in list(_METERS):
-        meter.close(_AT_EXIT_SECONDS)

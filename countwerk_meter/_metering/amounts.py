@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING, Any, Literal
@@ -44,7 +45,9 @@ def hold_of(
         PricingError: The profile cannot price the estimate; better known before the call than after.
 
     """
-    given = [name for name, value in (("amount", amount), ("price", price), ("estimate", estimate)) if value is not None]
+    given = [
+        name for name, value in (("amount", amount), ("price", price), ("estimate", estimate)) if value is not None
+    ]
     if len(given) != 1:
         raise ConfigurationError(f"pass exactly one of amount, price and estimate, not {' and '.join(given) or 'none'}")
     if amount is not None:
@@ -65,16 +68,21 @@ def _dimensions(usage: Usage, prices: PriceProfile, attributes: Mapping[str, str
 
 @dataclass(slots=True)
 class Measurements:
-    """What was recorded in one block, each record its own priced line."""
+    """What was recorded in one block, each record its own priced line. Safe to add to from any thread."""
 
     prices: PriceProfile | None
     lines: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     exact: Decimal = Decimal(0)
     counted: bool = False
     unpriced: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, usage: Usage, attributes: Mapping[str, str], *, counted: bool = False) -> None:
         """Price one record. A dimension that no rule prices is noted, never raised (money rule 13)."""
+        with self.lock:
+            self._add(usage, attributes, counted=counted)
+
+    def _add(self, usage: Usage, attributes: Mapping[str, str], *, counted: bool) -> None:
         self.counted = self.counted or counted
         if self.prices is None:
             self.unpriced = True

@@ -7,12 +7,14 @@ its own.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
 import os
 import threading
 import time
 import uuid
+import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from countwerk_meter._drivers.clock import Clock
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
+_AT_EXIT_SECONDS = 2.0
+
 
 class Engine:
     """See the module's docstring. Everything here may be used from any thread and any event loop."""
@@ -63,7 +68,9 @@ class Engine:
         on_crash: str,
         require_trace: bool,
         http: httpx.Client | None,
+        own_journal: bool,
     ) -> None:
+        self._own_journal = own_journal
         self._endpoint = endpoint
         self.terms = terms
         self.journal = journal
@@ -74,7 +81,7 @@ class Engine:
         self._concurrency = concurrency
         self._on_crash = on_crash
         self._require_trace = require_trace
-        self._http = http
+        self._transport = HttpxTransport(endpoint, http)
         self._ordinals = Ordinals()
         self._kept: dict[int, tuple[Operation[Committed], ChargeRow]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -82,13 +89,13 @@ class Engine:
         self._lock = threading.Lock()
         self.closed = False
         self._live()
+        _ENGINES.add(self)
 
     def _live(self) -> None:
         self._pid = os.getpid()
         self.terms = dataclasses.replace(self.terms, owner=uuid.uuid4().hex)
         self.journal.join(self.terms.owner)
         self.clock = Clock()
-        self._transport = HttpxTransport(self._endpoint, self._http)
         self._loops = LoopTransports(lambda: AsyncHttpxTransport(self._endpoint))
         self.runtime = Runtime(self.journal, self._transport, self._loops, self.clock, self.telemetry)
         settling = LoopTransports(lambda: AsyncHttpxTransport(self._endpoint))
@@ -156,9 +163,7 @@ class Engine:
     def gate_span(self, reservation: Reservation) -> Generator[None]:
         """Wrap a gate in the span `countwerk.reserve`."""
         event = reservation.event()
-        span = self.telemetry.reserving(
-            reservation.account_id, reservation.operation, reservation.amount, event.id
-        )
+        span = self.telemetry.reserving(reservation.account_id, reservation.operation, reservation.amount, event.id)
         try:
             yield
         except BaseException as error:
@@ -202,10 +207,11 @@ class Engine:
         self.progressed()
 
     def _retry_kept(self) -> None:
-        for operation, charge in list(self._kept.values()):
-            future = self.journal.submit(operation)
-            if future.exception() is None:
-                self._committed(operation, charge, future)
+        with self._lock:
+            for operation, charge in list(self._kept.values()):
+                future = self.journal.submit(operation)
+                if future.exception() is None:
+                    self._committed(operation, charge, future)
 
     def outcome(self, future: Future[Committed], *, brief: bool = False) -> Committed | None:
         """Wait for a commit; None: it failed, or with `brief` it is not written yet. Never raises."""
@@ -224,8 +230,10 @@ class Engine:
 
     def settle_inline(self, work: tuple[tuple[str, str], ...]) -> None:
         """Settle at once where no thread does it, or where it is behind. Never raises."""
-        if not work or not self._inline():
-            return
+        if work and self._inline():
+            self._settle_here(work)
+
+    def _settle_here(self, work: tuple[tuple[str, str], ...]) -> None:
         deadline = time.monotonic() + self.terms.reserve_timeout
         terms = dataclasses.replace(self.terms, settle_timeout=self.terms.reserve_timeout)
         waiting = list(work)
@@ -275,9 +283,7 @@ class Engine:
         total = Recovered()
         for owner in self.journal.run(Owners(self.terms.ledger)):
             if owner != self.terms.owner and not self.journal.is_alive(owner):
-                adopt = Adopt(
-                    self.terms.ledger, owner, self.terms.owner, self._on_crash, self.now(), self.rounding
-                )
+                adopt = Adopt(self.terms.ledger, owner, self.terms.owner, self._on_crash, self.now(), self.rounding)
                 done = self.journal.run(adopt)
                 total = Recovered(
                     total.closed + done.closed, total.resumed + done.resumed, total.orphans + done.orphans
@@ -288,8 +294,9 @@ class Engine:
                 self.settlement.notify()
         return total
 
-    def flush(self, timeout: float) -> bool:
-        """Wait until nothing is due any more; False: something still is."""
+    def flush(self, timeout: float, *, inline: bool = False) -> bool:
+        """Wait until nothing is due any more, settling it here if no thread does; False: something still is."""
+        inline = inline or not self.background
         deadline = time.monotonic() + timeout
         while True:
             agenda: Agenda = self.journal.run(Due(self.terms.ledger, self.terms.owner, self.now(), 64))
@@ -299,35 +306,48 @@ class Engine:
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
-            if self.background:
-                self.settlement.notify()
-                self.wait_for_progress(left)
-            else:
-                self.settle_inline(tuple((row.kind, row.key) for row in agenda.rows))
+            if inline:
+                self._settle_here(tuple((row.kind, row.key) for row in agenda.rows))
                 if not agenda.rows:
                     self.wait_for_progress(min(left, 0.05))
+            else:
+                self.settlement.notify()
+                self.wait_for_progress(left)
 
     def _waiting(self) -> bool:
         return self.journal.run(Waiting(self.terms.ledger, self.terms.owner))
 
-    def close(self, timeout: float, *, journal: bool) -> bool:
-        """Drain for `timeout` seconds, then let go; the rest stays in the journal."""
+    def close(self, timeout: float, *, at_exit: bool = False) -> bool:
+        """
+        Drain for `timeout` seconds, then let go; the rest stays in the journal.
+
+        At exit no thread may start any more, not even to resolve a name: what is left is settled right here.
+        """
         if self.closed:
             return True
         self.closed = True
         if self._pid != os.getpid():
             return True
-        started = time.monotonic()
+        deadline = time.monotonic() + timeout
         drained = False
         with contextlib.suppress(CountwerkError):
-            drained = self.flush(timeout)
-        self.settlement.stop(max(timeout - (time.monotonic() - started), 0.5))
+            if at_exit:
+                self.settlement.stop(timeout / 2)
+            drained = self.flush(max(deadline - time.monotonic(), 0), inline=at_exit)
+        self.settlement.stop(max(deadline - time.monotonic(), 0.5))
         self._transport.close()
         self.journal.leave(self.terms.owner)
-        if journal:
+        if self._own_journal:
             self.journal.close()
         return drained
 
     async def aclose_loop(self) -> None:
         """Close the running loop's connections."""
         await self._loops.aclose()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Drain what is left for a bounded time; a library installs no signal handler."""
+    for engine in list(_ENGINES):
+        engine.close(_AT_EXIT_SECONDS, at_exit=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import enum
 import warnings
-from concurrent.futures import Future
 from decimal import Decimal
 from typing import TYPE_CHECKING, Self
 
@@ -24,6 +23,7 @@ from countwerk_meter.usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from concurrent.futures import Future
     from contextlib import AbstractContextManager
     from types import TracebackType
 
@@ -285,7 +285,12 @@ class Reservation:
     def usable_parent(self) -> Reservation | None:
         """Return the enclosing block that this call may draw on: open, of the same meter and account."""
         parent = self._parent
-        if parent is not None and parent.open and parent._engine is self._engine and parent.account_id == self.account_id:
+        if (
+            parent is not None
+            and parent.open
+            and parent._engine is self._engine
+            and parent.account_id == self.account_id
+        ):
             return parent
         return None
 
@@ -313,7 +318,7 @@ class Reservation:
         if self.open or self._charge is not None:
             raise ConfigurationError("a reservation is used once: call meter.reserve(...) again")
         parent = self.usable_parent()
-        if scope.in_model_call() or (parent is not None and (parent.flat or parent.replayed)):
+        if scope.in_model_call() or (parent is not None and parent.flat):
             self._mode = Mode.COVERED
             self.open = True
             return True

@@ -127,7 +127,8 @@ def to_error(request: LedgerRequest, reply: Reply) -> ApiError | LedgerUnavailab
     if isinstance(reply, NotSent):
         return LedgerUnavailableError(f"{request.name}: the ledger cannot be reached: {reply.reason}")
     if isinstance(reply, InDoubt):
-        if request.repeatable and reply.status is not None and 400 <= reply.status < 500 and reply.status != 429:
+        # A read, which nothing can have come of: the bare status says more than a doubt.
+        if request.echo is None and reply.status is not None and 400 <= reply.status < 500 and reply.status != 429:
             kind = error_type(None, reply.status)
             return kind(f"{request.name}: {reply.reason}", status=reply.status, retry_after=reply.retry_after)
         kind = RateLimitError if reply.status == 429 else LedgerUnavailableError

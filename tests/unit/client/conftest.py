@@ -10,7 +10,7 @@ import pytest
 from countwerk_meter.client import AsyncCountwerkClient, CountwerkClient
 
 
-def _run(kind, key, url, method, args, kwargs, options):
+def _run(kind, key, url, *, method, args, kwargs, options):
     if kind == "sync":
         with CountwerkClient(key, url, **options) as client:
             return getattr(client, method)(*args, **kwargs)
@@ -28,7 +28,7 @@ def call(request, countwerk_sandbox):
 
     def run(method, *args, at=None, key=None, options=None, **kwargs):
         url, key = at or countwerk_sandbox.url, key or countwerk_sandbox.api_key
-        return _run(request.param, key, url, method, args, kwargs, options or {})
+        return _run(request.param, key, url, method=method, args=args, kwargs=kwargs, options=options or {})
 
     run.kind = request.param
     return run

@@ -96,6 +96,12 @@ def test_the_environment(monkeypatch):
     assert "https://ledger.example" == Endpoint.of("passed", "https://ledger.example").base_url
 
 
+def test_a_client_says_where_it_goes():
+    """A client tells its endpoint, whose repr shows no key."""
+    with CountwerkClient("a_key", "https://ledger.example") as client:
+        assert "Endpoint(base_url='https://ledger.example', key=SecretStr('**********'))" == repr(client.endpoint)
+
+
 def test_the_default(monkeypatch):
     """Without a setting the ledger is the vendor's; without a key there is no client."""
     monkeypatch.setenv("COUNTWERK_BASE_URL", "")

@@ -45,6 +45,10 @@ def read_slowly(server, connection):
         connection.recv(16384)
 
 
+def read_nothing(server, connection):
+    server.stop.wait()
+
+
 @pytest.mark.parametrize("handle", [drip_headers, drip_body, drip_chunks, say_nothing])
 @pytest.mark.parametrize(("method", "args"), [("balance", ("acct_1",)), ("reserve", ("acct_1", "app.chat", 5))])
 def test_slow_answers(call, raw_server, raises, handle, method, args):
@@ -60,9 +64,10 @@ def test_slow_answers(call, raw_server, raises, handle, method, args):
     assert 1 == len(server.requests)
 
 
-def test_slow_readers(call, raw_server, raises):
+@pytest.mark.parametrize("handle", [read_slowly, read_nothing])
+def test_slow_readers(call, raw_server, raises, handle):
     """A server that takes a large request in small pieces ends with the budget too: every piece counts against it."""
-    server = raw_server(read_slowly)
+    server = raw_server(handle)
     metadata = {"text": "x" * 30_000_000}
     begun = time.monotonic()
 
@@ -162,6 +167,40 @@ def test_no_time_to_connect(addresses):
         ]:
             with pytest.raises(kind):
                 operation()
+
+
+class FakeSocket(FakeStream):
+    """Takes one byte at a time, until it fails."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.taken, self._error = [], error
+
+    def settimeout(self, timeout):
+        self.timeouts.append(timeout)
+
+    def send(self, data):
+        if len(self.taken) == 2:
+            raise self._error
+        self.taken.append(bytes(data[:1]))
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"), [(TimeoutError(), httpcore.WriteTimeout), (BrokenPipeError(), httpcore.WriteError)]
+)
+def test_writes_that_fail(addresses, error, kind):
+    """Every piece of a write is given what is left by then, and a socket's errors become httpcore's."""
+    deadline, network = Deadline(), FakeNetwork(works={"192.0.2.1"})
+    network.stream = FakeSocket(error)
+    stream = DeadlineBackend(deadline, network).connect_tcp("ledger.example", 443)
+
+    with deadline.until(time.monotonic() + 30), pytest.raises(kind):
+        stream.write(b"abc", 100.0)
+
+    assert [b"a", b"b"] == network.stream.taken
+    assert [30, 30, 30] == [round(timeout) for timeout in network.stream.timeouts]
+    assert sorted(network.stream.timeouts, reverse=True) == network.stream.timeouts
 
 
 def test_a_name_that_does_not_resolve(call, monkeypatch, raises):

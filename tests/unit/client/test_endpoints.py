@@ -71,7 +71,12 @@ def test_deduct(call, control):
     again = call("deduct", "acct_1", "app.chat", 5, "event-1")
 
     assert first == again
-    assert (95, 5, "app.chat", "A chat") == (first.new_balance, first.deducted_amount, first.operation, first.description)
+    assert (95, 5, "app.chat", "A chat") == (
+        first.new_balance,
+        first.deducted_amount,
+        first.operation,
+        first.description,
+    )
     assert {"transactionId", "newBalance", "deductedAmount", "operation", "description"} == set(
         first.model_dump(by_alias=True)
     )

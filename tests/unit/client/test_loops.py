@@ -168,8 +168,10 @@ async def test_cancelled_in_mid_request(countwerk_sandbox, control):
     control.faults([{"kind": "delay", "seconds": 30}])
     transport = transport_with(countwerk_sandbox, 1)
     task = asyncio.create_task(transport.send(BALANCE, time.monotonic() + 20))
-    while not (await asyncio.to_thread(control.requests))["requests"]:
+    for _ in range(1000):
         await asyncio.sleep(0.005)
+        if (await asyncio.to_thread(control.requests))["requests"]:
+            break
 
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -1,6 +1,6 @@
 """Input that the contract refuses: no request leaves."""
 
-import datetime
+import datetime as dt
 
 import pytest
 
@@ -39,7 +39,16 @@ CASES = [
     *(("MISSING_USAGE_EVENT_ID", deduct(event=bad)) for bad in ("", None, 5)),
     *(
         ("INVALID_INPUT", deduct(metadata=bad))
-        for bad in ([], "text", 5, {"at": datetime.datetime.min}, {"x": float("nan")}, {"x": "\ud800"}, CIRCLE, {(1,): 1})
+        for bad in (
+            [],
+            "text",
+            5,
+            {"at": dt.datetime(2026, 1, 2, tzinfo=dt.UTC)},
+            {"x": float("nan")},
+            {"x": "\ud800"},
+            CIRCLE,
+            {(1,): 1},
+        )
     ),
     *(("INVALID_INPUT", make(description=5)) for make in (deduct, reserve)),
     *(("INVALID_INPUT", reserve(validity_minutes=bad)) for bad in (0, -1, True, 1.5, "15", 7 * 24 * 60 + 1)),

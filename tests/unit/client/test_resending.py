@@ -165,7 +165,7 @@ def test_doubt_is_not_forgotten(last, kind):
     [
         (Answer(Envelope(402, "INSUFFICIENT_CREDITS", {})), InsufficientCreditsError),
         (Answer(Envelope(404, "RESERVATION_NOT_FOUND", {})), NotFoundError),
-        (InDoubt("html", 404), NotFoundError),
+        (InDoubt("html", 404), LedgerUnavailableError),
         (InDoubt("a redirect", 302), LedgerUnavailableError),
     ],
 )

@@ -51,7 +51,7 @@ def crash(self, buffer, timeout=None):
     raise Crash
 
 
-async def acrash(self, buffer, timeout=None):
+async def acrash(self, buffer, timeout=None):  # noqa: ASYNC109 - httpcore's signature
     unsent = bytes(buffer)
     assert KEY.encode() in unsent
     await asyncio.sleep(0)
@@ -149,7 +149,13 @@ def test_no_repr_shows_the_key():
     clients = [CountwerkClient(KEY, "https://ledger.example"), AsyncCountwerkClient(KEY, "https://ledger.example")]
     clients[0].close()
 
-    parts = [endpoint, KeyAuth(endpoint), conceal(KEY), *clients, *(part for one in clients for part in vars(one).values())]
+    parts = [
+        endpoint,
+        KeyAuth(endpoint),
+        conceal(KEY),
+        *clients,
+        *(part for one in clients for part in vars(one).values()),
+    ]
 
     assert KEY not in "".join(repr(part) + str(part) for part in parts)
     assert endpoint.fingerprint not in repr(endpoint)

@@ -208,6 +208,6 @@ def test_the_402_payload_without_urls():
     payload = denied(purchase_links=links()).to_payload(urls=False)
 
     assert "digistore24" not in str(payload)
-    assert [{"type": "topup", "enabled": True, "label": "100 credits", "checkout": "[link]"}] == payload["data"]["options"]
-
-
+    assert [{"type": "topup", "enabled": True, "label": "100 credits", "checkout": "[link]"}] == payload["data"][
+        "options"
+    ]

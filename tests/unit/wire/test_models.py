@@ -38,8 +38,10 @@ CLOSED = {"type": "manage", "enabled": False, "disabledReason": "Not now", "url"
         (PurchaseLinks, "ai_product_id account_id current_order_id current_tier_product_id options"),
         (
             PurchaseOption,
-            "type linkMode effectiveAtPolicy expectedPolicy enabled disabledReason toProductId fromProductId url label "
-            "description",
+            (
+                "type linkMode effectiveAtPolicy expectedPolicy enabled disabledReason toProductId fromProductId url "
+                "label description"
+            ),
         ),
         (Balance, "balance reservedBalance availableBalance totalEarned totalSpent nextExpiration"),
         (Deduction, "transactionId newBalance deductedAmount operation description"),

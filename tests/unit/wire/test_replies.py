@@ -4,7 +4,7 @@ import json
 from email.utils import format_datetime, formatdate
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from countwerk_meter._wire import requests
@@ -24,6 +24,7 @@ from countwerk_meter.errors import (
 
 RESERVE = requests.reserve("acct_1", "app.chat", 5)
 BALANCE = requests.balance("acct_1")
+DEDUCT = requests.deduct("acct_1", "app.chat", 5, "event-1")
 CONFIRM = requests.confirm("res_1", 3)
 HELD = {"reservationId": "res_1", "operation": "app.chat", "amount": 5}
 
@@ -91,7 +92,9 @@ def test_in_doubt(document, status):
 
 def test_the_echo_of_a_confirm():
     """A confirm is definite when it names the reservation, whatever amount it names."""
-    assert isinstance(read({"success": True, "data": {"reservationId": "res_1", "actualAmount": 9}}, 200, CONFIRM), Answer)
+    assert isinstance(
+        read({"success": True, "data": {"reservationId": "res_1", "actualAmount": 9}}, 200, CONFIRM), Answer
+    )
     assert isinstance(read({"success": True, "data": {"reservationId": "res_2"}}, 200, CONFIRM), InDoubt)
 
 
@@ -259,6 +262,7 @@ def test_errors_without_words():
         (RESERVE, NotSent("ConnectError"), LedgerUnavailableError, (False, None, None, None)),
         (RESERVE, InDoubt("ReadError"), LedgerUnavailableError, (True, None, None, None)),
         (RESERVE, InDoubt("html", 404), LedgerUnavailableError, (True, 404, None, None)),
+        (DEDUCT, InDoubt("html", 403), LedgerUnavailableError, (True, 403, None, None)),
         (RESERVE, InDoubt("bare", 429, None, 5.0), RateLimitError, (True, 429, None, 5.0)),
         (BALANCE, InDoubt("bare", 429, None, 5.0), RateLimitError, (True, 429, None, 5.0)),
         (BALANCE, InDoubt("failed", 500, "BALANCE_ERROR"), LedgerUnavailableError, (True, 500, "BALANCE_ERROR", None)),
@@ -303,12 +307,15 @@ ENVELOPES = st.fixed_dictionaries(
         "timestamp": JSON | st.datetimes().map(lambda moment: moment.isoformat()),
     },
 )
-BODIES = st.binary() | ENVELOPES.map(lambda value: json.dumps(value).encode()) | JSON.map(lambda v: json.dumps(v).encode())
+BODIES = (
+    st.binary() | ENVELOPES.map(lambda value: json.dumps(value).encode()) | JSON.map(lambda v: json.dumps(v).encode())
+)
 TIMES = st.text() | st.integers().map(str) | st.floats(0, 4e9).map(formatdate) | st.datetimes().map(format_datetime)
 HEADERS = st.fixed_dictionaries({}, optional={"retry-after": TIMES, "date": TIMES})
 STATUSES = st.sampled_from([200, 201, 204, 302, 400, 402, 404, 409, 429, 500, 503]) | st.integers()
 
 
+@settings(deadline=None)
 @given(st.sampled_from([RESERVE, BALANCE, CONFIRM]), STATUSES, HEADERS, BODIES)
 @example(RESERVE, 500, {}, b'{"code": []}')
 @example(RESERVE, 429, {"retry-after": "\xb2"}, b"")

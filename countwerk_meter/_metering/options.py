@@ -1,0 +1,40 @@
+"""What a Meter may be told, checked at the start: a wrong setting fails in one sentence, before anything is opened."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from countwerk_meter.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
+    "rounding": ("ceil", "carry"),
+    "settlement": ("background", "inline"),
+    "settle_with": ("confirm", "deduct"),
+    "on_unavailable": ("deny", "defer"),
+    "on_crash": ("checkpoint", "cancel", "reserved"),
+    "on_replay": ("refuse", "run"),
+}
+
+
+def check_options(
+    chosen: Mapping[str, str], *, debt_limit: int, reserve_timeout: float, settlement_concurrency: int
+) -> None:
+    """
+    Check the settings that a type checker cannot.
+
+    Raises:
+        ConfigurationError: One of them cannot be; the text says which.
+
+    """
+    for name, value in chosen.items():
+        if value not in _CHOICES[name]:
+            raise ConfigurationError(f"{name} must be {' or '.join(_CHOICES[name])}, not {value!r}")
+    if chosen["on_unavailable"] == "defer" and debt_limit <= 0:
+        raise ConfigurationError('on_unavailable="defer" lets calls run unpaid: it needs a debt_limit above 0')
+    if not 0 < reserve_timeout <= 3600:
+        raise ConfigurationError("reserve_timeout must be above 0 seconds, and an hour at most")
+    if settlement_concurrency < 1 or debt_limit < 0:
+        raise ConfigurationError("settlement_concurrency must be above 0, and debt_limit not below 0")

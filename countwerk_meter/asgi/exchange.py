@@ -1,0 +1,146 @@
+"""
+One request and its response, as they pass between the app and its client.
+
+The rules: a chunk costs a few attribute checks, nothing is buffered, and whoever awaits `send` waits as long as the
+server makes it wait. With one exception: a response of status 500 or more is held back while it may still become
+a 402. An app that is wrapped from the outside answers an exception itself with a whole 500 (`ServerErrorMiddleware`)
+and raises it only then. So such a response goes out when it turns out to stream, when the app waits for its client, or
+when the app returns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from countwerk_meter.asgi.problems import Problem
+    from countwerk_meter.asgi.protocol import Message, Receive, Send
+
+_BLANK_LINES: Final = (b"\n\n", b"\r\n\r\n", b"\r\r")
+
+
+class Exchange:
+    """
+    The app's two callables, wrapped.
+
+    Attributes:
+        status: Of the app's response, once it is known.
+        started: The response has begun: it can't be another one any more.
+        yielded: Bytes of its body were handed to the server.
+        complete: So was its end: the client got everything, for all that the app can know.
+        left: The client was seen to leave before that.
+
+    """
+
+    __slots__ = (
+        "_held",
+        "_receive",
+        "_send",
+        "_tail",
+        "_waiting",
+        "complete",
+        "event_stream",
+        "left",
+        "started",
+        "status",
+        "yielded",
+    )
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._held: list[Message] = []
+        self._tail: bytes | memoryview = b""
+        self._waiting = 0
+        self.status: int | None = None
+        self.started = False
+        self.yielded = False
+        self.complete = False
+        self.left = False
+        self.event_stream = False
+
+    async def receive(self) -> Message:
+        """Pass a message on to the app, and notice when the client leaves."""
+        await self.release()
+        self._waiting += 1
+        try:
+            message = await self._receive()
+        finally:
+            self._waiting -= 1
+        if message["type"] == "http.disconnect" and not self.complete:
+            self.left = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on to the server."""
+        if not self.yielded or not message.get("more_body"):
+            if self._holds_back(message):
+                self._held.append(message)
+                return
+            await self.release()
+            self._note(message)
+        elif self.event_stream:
+            self._tail = message.get("body") or self._tail
+        try:
+            await self._send(message)
+        except OSError:
+            self.left = True
+            raise
+
+    async def release(self) -> None:
+        """Let go what is held back. That its client is gone already is no error of the app's."""
+        while self._held:
+            message = self._held.pop(0)
+            self._note(message)
+            try:
+                await self._send(message)
+            except OSError:
+                self.left = True
+
+    async def answer(self, problem: Problem) -> bool:
+        """Answer in the app's place, or end its event stream; False: too late for either."""
+        with contextlib.suppress(OSError):
+            if not self.started:
+                self._held.clear()
+                for message in problem.messages():
+                    self._note(message)
+                    await self._send(message)
+                return True
+            if self.event_stream and not self.complete:
+                self.complete = True
+                tail = bytes(self._tail[-4:])
+                gap = b"" if not tail or tail.endswith(_BLANK_LINES) else b"\n\n"
+                body = gap + problem.event()
+                await self._send({"type": "http.response.body", "body": body, "more_body": False})
+                return True
+            return False
+        return True
+
+    def _holds_back(self, message: Message) -> bool:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            return message["status"] >= 500
+        # Nobody may be waiting for the client to go, who goes only when the response has ended.
+        whole = message["type"] == "http.response.body" and not message.get("more_body")
+        return bool(self._held) and whole and not self._waiting
+
+    def _note(self, message: Message) -> None:
+        kind: str = message["type"]
+        if kind == "http.response.start":
+            self.status = message["status"]
+            self.started = True
+            self.event_stream = _is_event_stream(message.get("headers", ()))
+        elif kind in {"http.response.body", "http.response.zerocopysend", "http.response.pathsend"}:
+            self._tail = message.get("body") or self._tail
+            self.yielded = bool(self._tail) or kind != "http.response.body"
+            self.complete = not message.get("more_body")
+
+
+def _is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether plain events may be added: not to what is compressed, or of a length that was announced."""
+    sent = {name.lower(): value for name, value in headers}
+    plain = b"content-encoding" not in sent and b"content-length" not in sent
+    return plain and sent.get(b"content-type", b"").lower().startswith(b"text/event-stream")

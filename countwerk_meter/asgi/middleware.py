@@ -1,0 +1,185 @@
+"""
+The middleware: reserve before the app, settle after the last byte, say 402 well.
+
+The rule: it is a frame around the app, never a part of it. It awaits the gate before the app is called and the commit
+after the app returned; in between it only watches what passes (exchange.py), and what that costs stands in outcome.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+from countwerk_meter._metering import scope as surroundings
+from countwerk_meter.asgi import websocket
+from countwerk_meter.asgi.exchange import Exchange
+from countwerk_meter.asgi.outcome import outcome
+from countwerk_meter.asgi.problems import problem_of, unavailable
+from countwerk_meter.asgi.protocol import given
+from countwerk_meter.asgi.routes import Route, find
+from countwerk_meter.asgi.trust import step_of
+from countwerk_meter.errors import CountwerkError, LedgerUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable
+
+    from countwerk_meter.asgi.protocol import ASGIApp, Asked, Message, Receive, Scope, Send
+    from countwerk_meter.meter import Meter, Reservation
+
+_log = logging.getLogger("countwerk_meter.asgi")
+
+
+class CreditsMiddleware:
+    """
+    Pure ASGI middleware that meters the listed routes of an app.
+
+    `app.add_middleware(CreditsMiddleware, meter=meter, ...)`, or `CreditsMiddleware(app, meter=meter, ...)` around any
+    ASGI app. On a listed route credits are held before the app is called, `current_reservation()` is the request's in
+    endpoints (threads too), body iterators and background tasks, metered calls inside draw on it, and it is charged
+    when the app returns: after the last byte and the background tasks. What a request costs by how it ended is the
+    table in `countwerk_meter.asgi.outcome`.
+
+    What clients see:
+        402: `InsufficientCreditsError`, from the gate or from anywhere below, unlisted routes included, as
+            `application/problem+json` (`to_payload()`), while no response has begun. After that a `text/event-stream`
+            ends with `event: payment_required`; any other response is broken off, as for every exception.
+        409: `ChargeAlreadySettledError`, `ChargeInProgressError`, in the same way (`event: charge_conflict`).
+        503: The gate got no definite answer from the ledger in time, so the app was not called.
+        500, by the server: the rest, which the operator must see: a wrong API key, a price that is none, an
+            `account_id` that raises. It is raised, and nothing was reserved.
+
+    A whole response of status 500 or more is held back until the app returns, for it may be followed by an exception
+    that makes it a 402 (see exchange.py).
+
+    Websockets are not metered by themselves: those whose path is listed run with the account that `account_id` names,
+    so that metered calls below are charged to it. A charge refused below denies the handshake, or later closes 1008.
+
+    Args:
+        app: The app.
+        meter: The meter.
+        account_id: Authenticates: gets the scope and answers with the account, or None. Sync (must not block) or
+            async. None: nothing is held, the app runs, and metered calls below that name no account are refused.
+        routes: What is metered. The first that fits is taken; everything else passes.
+        trusted_callers: Whether `traceparent` and `Idempotency-Key` name the charge, so that a request sent again is
+            answered with 409: True, or a callable of the scope, sync or async. Only for your own gateway or worker:
+            whoever can choose an id can ride for free.
+        close_meter: Close the meter once the app's lifespan has shut down, within the meter's own budget. False for
+            a meter that outlives the app. A server or a mount that runs no lifespan leaves it to the app.
+
+    Raises:
+        ConfigurationError: A route's fixed estimate, and a meter without prices.
+
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        meter: Meter,
+        account_id: Asked[str | None],
+        routes: Iterable[Route] = (),
+        trusted_callers: bool | Asked[bool] = False,
+        close_meter: bool = True,
+    ) -> None:
+        self.app = app
+        self._meter = meter
+        self._account_id = account_id
+        self._routes = tuple(routes)
+        for route in self._routes:
+            route.check(meter)
+        self._trusted_callers = trusted_callers
+        self._close_meter = close_meter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+        elif scope["type"] == "lifespan" and self._close_meter:
+            await self._lifespan(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(receive, send)
+        try:
+            await self._request(scope, exchange)
+        except Exception as error:
+            problem = problem_of(error)
+            if problem is None:
+                await exchange.release()
+                raise
+            if not await exchange.answer(problem):
+                raise
+        else:
+            await exchange.release()
+
+    async def _request(self, scope: Scope, exchange: Exchange) -> None:
+        method = scope["method"].upper()
+        route = find(self._routes, scope, lambda route: method in route.methods)
+        if route is None:
+            await self.app(scope, exchange.receive, exchange.send)
+            return
+        account_id = await given(self._account_id, scope)
+        if account_id is None:
+            with _nobody():
+                await self.app(scope, exchange.receive, exchange.send)
+            return
+        step = step_of(scope, account_id) if await given(self._trusted_callers, scope) else None
+        reservation = await route.reservation(self._meter, account_id, scope, step)
+        try:
+            await reservation.abegin()
+        except LedgerUnavailableError as error:
+            _log.warning("%s is not let through: %s", route.operation, type(error).__name__)
+            await exchange.answer(unavailable(error))
+            return
+        await self._metered(scope, exchange, reservation)
+
+    async def _metered(self, scope: Scope, exchange: Exchange, reservation: Reservation) -> None:
+        error: BaseException | None = None
+        try:
+            with surroundings.account(reservation.account_id), reservation.entered():
+                await self.app(scope, exchange.receive, exchange.send)
+            await exchange.release()
+        except BaseException as raised:
+            error = raised
+            if isinstance(raised, Exception) and problem_of(raised) is None:
+                # The client's answer does not wait for the journal.
+                await exchange.release()
+            raise
+        finally:
+            await reservation.afinish(outcome(reservation, exchange, error))
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        surround: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if find(self._routes, scope, lambda _: True) is not None:
+            account_id = await given(self._account_id, scope)
+            surround = _nobody() if account_id is None else surroundings.account(account_id)
+        with surround:
+            await websocket.serve(self.app, scope, receive, send)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def closing(message: Message) -> None:
+            if message["type"] in {"lifespan.shutdown.complete", "lifespan.shutdown.failed"}:
+                try:
+                    await self._meter.aclose()
+                except CountwerkError as error:
+                    # The charges stand in the journal; the shutdown goes on.
+                    _log.warning("the meter was not closed: %s", type(error).__name__)
+            await send(message)
+
+        await self.app(scope, receive, closing)
+
+
+@contextlib.contextmanager
+def _nobody() -> Generator[None]:
+    """Take away the account and the reservation that an outer app may have set: this request is nobody's."""
+    account = surroundings._account.set(None)
+    reservation = surroundings._reservation.set(None)
+    try:
+        yield
+    finally:
+        surroundings._reservation.reset(reservation)
+        surroundings._account.reset(account)

@@ -1,0 +1,93 @@
+"""
+What a client is told when a call is not made: `application/problem+json`, never stored by anybody on the way.
+
+The rule: nothing about the inside of the app. What the client cannot help (a wrong API key, a price that is none) has
+no problem here: it is raised, and is the server's 500.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from countwerk_meter.errors import (
+    ChargeAlreadySettledError,
+    ChargeInProgressError,
+    InsufficientCreditsError,
+    LedgerUnavailableError,
+)
+
+if TYPE_CHECKING:
+    from countwerk_meter.asgi.protocol import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One answer, as a response, as the last event of a stream, or as a websocket's denial."""
+
+    status: int
+    code: str
+    payload: dict[str, Any]
+    retry_after: int | None = None
+
+    def messages(self, prefix: str = "http.response") -> tuple[Message, Message]:
+        """Return the whole response."""
+        body = self._json()
+        headers = [
+            (b"content-type", b"application/problem+json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"cache-control", b"no-store"),
+        ]
+        if self.retry_after is not None:
+            headers.append((b"retry-after", str(self.retry_after).encode()))
+        return (
+            {"type": f"{prefix}.start", "status": self.status, "headers": headers},
+            {"type": f"{prefix}.body", "body": body, "more_body": False},
+        )
+
+    def event(self) -> bytes:
+        """Return the last event of an event stream."""
+        name = b"payment_required" if self.status == 402 else b"charge_conflict"
+        return b"event: %s\ndata: %s\n\n" % (name, self._json())
+
+    def _json(self) -> bytes:
+        return json.dumps(self.payload, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def problem_of(error: BaseException | None) -> Problem | None:
+    """Return what to answer for an error from anywhere below, or None: it is not ours to answer."""
+    while isinstance(error, BaseExceptionGroup):
+        # A task group wraps what its only failed task raised.
+        failed = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        error = failed[0] if len(failed) == 1 else None
+    if isinstance(error, InsufficientCreditsError):
+        return Problem(402, "INSUFFICIENT_CREDITS", error.to_payload())
+    if isinstance(error, ChargeAlreadySettledError):
+        return _conflict(error, "CHARGE_ALREADY_SETTLED", "Already charged", "This request was charged before.")
+    if isinstance(error, ChargeInProgressError):
+        return _conflict(error, "CHARGE_IN_PROGRESS", "In progress", "This very request is being carried out.")
+    return None
+
+
+def unavailable(error: LedgerUnavailableError) -> Problem:
+    """Return what to answer where the gate got no definite answer: nothing runs unpaid."""
+    payload = _problem(503, "Credits cannot be checked", "Try again later.", "LEDGER_UNAVAILABLE")
+    later = None if error.retry_after is None else max(math.ceil(error.retry_after), 1)
+    return Problem(503, "LEDGER_UNAVAILABLE", payload, later)
+
+
+def _conflict(error: ChargeAlreadySettledError | ChargeInProgressError, code: str, title: str, detail: str) -> Problem:
+    return Problem(409, code, _problem(409, title, detail, code) | {"usage_event_id": error.usage_event_id})
+
+
+def _problem(status: int, title: str, detail: str, code: str) -> dict[str, Any]:
+    return {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "success": False,
+        "code": code,
+    }

@@ -1,0 +1,82 @@
+"""
+How a command answers: a person reads text, a script reads one JSON object, and both read the exit code.
+
+The rule: stdout carries the answer and nothing else; what went wrong is one line on stderr, and with `--json` also an
+object `{"error": ...}` on stdout.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import typer
+from rich.console import Console
+
+from countwerk_meter.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    CountwerkError,
+    InvalidRequestError,
+    JournalError,
+    PermissionDeniedError,
+    PricingError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
+DONE: Final = 0
+NO: Final = 1
+USAGE: Final = 2
+
+# Mended by whoever set it up, not by asking again.
+_OF_THE_SETUP: Final = (
+    ConfigurationError,
+    InvalidRequestError,
+    AuthenticationError,
+    PermissionDeniedError,
+    JournalError,
+    PricingError,
+)
+_HINTS: Final[Mapping[type[CountwerkError], str]] = {AuthenticationError: "check COUNTWERK_API_KEY"}
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console for text that others wrote: it takes nothing for markup."""
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+def print_json(data: Mapping[str, Any]) -> None:
+    """Print the one JSON object."""
+    typer.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+
+
+def refuse(command: str, message: str, exit_code: int, *, as_json: bool = False, **more: object) -> NoReturn:
+    """Say in one line what went wrong, and end with an exit code."""
+    line = " ".join(message.split())
+    if as_json:
+        print_json({"error": {"message": line, **more}})
+    typer.echo(f"countwerk-meter {command}: {line}", err=True)
+    raise typer.Exit(exit_code)
+
+
+@contextmanager
+def reported(command: str, *, as_json: bool) -> Generator[None]:
+    """Turn every `CountwerkError` inside into its line and its exit code."""
+    try:
+        yield
+    except CountwerkError as error:
+        hint = _HINTS.get(type(error))
+        # The client names the endpoint first, which is mostly the command's own name.
+        message = str(error).removeprefix(f"{command}: ")
+        refuse(
+            command,
+            f"{message} ({hint})" if hint else message,
+            USAGE if isinstance(error, _OF_THE_SETUP) else NO,
+            as_json=as_json,
+            type=type(error).__name__,
+            code=getattr(error, "code", None),
+            status=getattr(error, "status", None),
+        )

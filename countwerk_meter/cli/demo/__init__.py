@@ -1,0 +1,5 @@
+"""`countwerk-meter demo`."""
+
+
+def demo() -> None:
+    """Show it."""

@@ -1,0 +1,43 @@
+"""
+Opening a journal that is there already.
+
+The rule: a command that only looks must not leave an empty journal behind, so a file that is not there is an answer.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from countwerk_meter._drivers.endpoint import Endpoint
+from countwerk_meter.cli.answers import NO, refuse
+from countwerk_meter.errors import ConfigurationError
+from countwerk_meter.journal import default_path, open_journal
+
+if TYPE_CHECKING:
+    from countwerk_meter.journal import Journal
+
+_SQLITE = "sqlite:///"
+
+
+def file_of(url: str | None) -> Path | None:
+    """Return the file that a journal's URL names; None: the journal is no file."""
+    if url is None:
+        return default_path()
+    return Path(unquote(url.removeprefix(_SQLITE))) if url.startswith(_SQLITE) else None
+
+
+def open_existing(command: str, url: str | None, *, as_json: bool) -> Journal:
+    """Open a journal, or end the command with exit code 1 if there is none."""
+    if url == "memory:":
+        raise ConfigurationError("a memory: journal cannot be seen from another process; name a file")
+    path = file_of(url)
+    if path is not None and not path.is_file():
+        refuse(command, f"no journal at {path}", NO, as_json=as_json)
+    return open_journal(url)
+
+
+def ledger_named(base_url: str | None) -> str:
+    """Return a base URL as the journal writes it. Needs no key: nothing is sent."""
+    return Endpoint.of("not used", base_url, allow_http=True).base_url

@@ -1,0 +1,128 @@
+"""
+What an answer says of its usage, and what a broken-off stream used.
+
+The rules: unknown is not free (money rule 13), and an answer from LangChain's cache used nothing (integrations.md,
+trap 14).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, cast
+
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, GenerationChunk
+
+from countwerk_meter import Usage
+from countwerk_meter_langchain.counting import message_weight, tokens, weight
+
+if TYPE_CHECKING:
+    from langchain_core.outputs import Generation, LLMResult
+
+FREE = Usage()
+
+
+@dataclass(slots=True)
+class Streamed:
+    """
+    What a run has streamed so far, in bytes of text, and the usage that its chunks reported.
+
+    Chunks and protocol events may tell of the same text (trap 10), so they are kept apart and the larger one counts.
+    """
+
+    any: bool = False
+    ticked: bool = False
+    chunks: int = 0
+    events: int = 0
+    reports: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
+    final: Mapping[str, Any] | None = None
+
+    def token(self, token: object, chunk: GenerationChunk | ChatGenerationChunk | None) -> None:
+        """Take in a chunk: the model runs. (Events prove nothing: LangChain replays them from its cache.)"""
+        self.any = self.ticked = True
+        if not isinstance(chunk, ChatGenerationChunk):
+            self.chunks += weight(token)
+            return
+        self.chunks += message_weight(chunk.message)
+        usage = cast("object", getattr(chunk.message, "usage_metadata", None))
+        if usage:
+            self.reports.append({"usage_metadata": usage})
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        """Take in a protocol event of a v3 stream."""
+        kind = event.get("event")
+        if kind == "content-block-start":
+            self.any = True
+            self.events += weight(event.get("content"))
+        elif kind == "content-block-delta":
+            self.any = True
+            delta = cast("Mapping[str, Any]", event.get("delta") or {})
+            self.events += weight(delta.get("fields") if delta.get("type") == "block-delta" else delta)
+        elif kind == "message-finish" and event.get("usage"):
+            self.final = {"usage_metadata": event["usage"]}
+
+
+def reported(response: LLMResult, *, ran: bool) -> Usage | None:
+    """
+    Return what a complete answer reports; `Usage()` for one from the cache, None where usage is unknown.
+
+    Args:
+        response: What `on_llm_end` was given.
+        ran: The model is known to have run: it streamed chunks.
+
+    """
+    usage = Usage.of(response)
+    # LangChain zeroes the cost of a cached generation in place. A second prompt of the same batch that hits the cache
+    # thereby marks the answer that the first one has just paid for.
+    if usage == FREE and (ran or response.llm_output):
+        return _without_cost(response)
+    return usage
+
+
+def _without_cost(response: LLMResult) -> Usage | None:
+    answer = _first(response)
+    usage = getattr(answer.message, "usage_metadata", None) if isinstance(answer, ChatGeneration) else None
+    if not isinstance(usage, Mapping):
+        return None
+    named = cast("Mapping[str, Any]", usage)
+    return Usage.of({"usage_metadata": {name: value for name, value in named.items() if name != "total_cost"}})
+
+
+def shares_usage(response: LLMResult) -> bool:
+    """Say whether the first prompt of a text model's batch reports the usage of this one too."""
+    output = response.llm_output or {}
+    return "token_usage" in output and not output["token_usage"]
+
+
+def consumed(streamed: Streamed, response: LLMResult | None, input_count: int) -> tuple[Usage, bool] | None:
+    """
+    Return what a call that did not end used, and whether that was counted here; None: nothing was yielded.
+
+    Args:
+        streamed: What was heard of it.
+        response: What `on_llm_error` was given: on newer streams no part of the answer (trap 10).
+        input_count: The approximate input.
+
+    """
+    answer = None if response is None else _first(response)
+    partial = answer if isinstance(answer, GenerationChunk | ChatGenerationChunk) else None
+    if partial is None and not streamed.any:
+        return None
+    made = max(streamed.chunks, streamed.events, _weight_of(partial))
+    usage = Usage.of(streamed.final) or Usage.of(streamed.reports) or Usage.of(partial)
+    if usage is None or usage == FREE:
+        return Usage(input_tokens=input_count, output_tokens=tokens(made)), True
+    if made and not usage.output_tokens and not usage.reasoning_tokens:
+        # The input was reported when the stream began, the output would have been at its end (trap 13).
+        return replace(usage, output_tokens=tokens(made)), True
+    return usage, False
+
+
+def _first(response: LLMResult) -> Generation | None:
+    return next((answers[0] for answers in response.generations[:1] if answers), None)
+
+
+def _weight_of(partial: GenerationChunk | ChatGenerationChunk | None) -> int:
+    if isinstance(partial, ChatGenerationChunk):
+        return message_weight(partial.message)
+    return 0 if partial is None else weight(partial.text)

@@ -1,0 +1,233 @@
+"""
+Which model calls are open, below which chains, and which of them belong together.
+
+The rule: every hold that was begun is found again, although LangChain may say nothing more of a call: a batch of which
+one prompt was denied (integrations.md, traps 5 and 6), a call that was cancelled (trap 7) or whose gate landed after it
+was (trap 8), a stream that was abandoned (trap 10). Nothing here waits or talks to the ledger.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from countwerk_meter_langchain.answers import Streamed
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from countwerk_meter import InsufficientCreditsError, Reservation
+
+# Memory that nobody tidies up is bounded, oldest first.
+_CHAINS: Final = 100_000
+_ENDED: Final = 100_000
+_RELEASED: Final = 10_000
+_BATCHES: Final = 1_000
+_DENIALS: Final = 1_000
+DENIAL_SECONDS: Final = 60.0
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """
+    The prompts of one `generate` call. They share one `options` object, which names the batch while it is referred to.
+
+    `failed`: why none of it will run.
+    """
+
+    options: object
+    size: int
+    open: list[Run] = field(default_factory=list["Run"])
+    failed: BaseException | None = None
+    known: bool = False
+    """Whether one of its answers reported usage."""
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One model call that passed the gate."""
+
+    run_id: UUID
+    reservation: Reservation
+    model: str | None
+    input_tokens: int
+    path: tuple[UUID, ...]
+    batch: Batch | None = None
+    streamed: Streamed = field(default_factory=Streamed)
+    began: float = field(default_factory=time.monotonic)
+    touched: float = 0.0
+    abandoned: bool = False
+    released: bool = False
+
+
+class Runs:
+    """Everything that one handler remembers. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._parents: OrderedDict[UUID, UUID | None] = OrderedDict()
+        self._open: dict[UUID, list[Run]] = {}
+        self._under: dict[UUID, dict[int, Run]] = {}
+        self._released: OrderedDict[UUID, Run] = OrderedDict()
+        self._ended: OrderedDict[UUID, None] = OrderedDict()
+        self._batches: OrderedDict[int, Batch] = OrderedDict()
+        self._denials: OrderedDict[UUID, dict[str, tuple[float, InsufficientCreditsError]]] = OrderedDict()
+
+    def chain_began(self, run_id: UUID, parent: UUID | None) -> None:
+        """Note a chain, tool or retriever, below which model calls may run."""
+        with self._lock:
+            self._parents[run_id] = parent
+            if len(self._parents) > _CHAINS:
+                gone, _ = self._parents.popitem(last=False)
+                self._under.pop(gone, None)
+
+    def chain_ended(self, run_id: UUID) -> list[Run]:
+        """Forget it; return the model calls below it that are still open."""
+        with self._lock:
+            self._parents.pop(run_id, None)
+            self._denials.pop(run_id, None)
+            return list(self._under.pop(run_id, {}).values())
+
+    def path(self, parent: UUID | None) -> tuple[UUID, ...]:
+        """Return what a call runs below, from its parent up to the root of the run, as far as this handler was told."""
+        found: list[UUID] = []
+        with self._lock:
+            while parent is not None and parent not in found:
+                found.append(parent)
+                parent = self._parents.get(parent)
+        return tuple(found)
+
+    def batch(self, options: object, size: int) -> Batch | None:
+        """Return the batch that a starting prompt belongs to, or None where it is alone."""
+        if size < 2 or options is None:
+            return None
+        with self._lock:
+            batch = self._batches.get(id(options))
+            if batch is None:
+                batch = self._batches[id(options)] = Batch(options, size)
+                if len(self._batches) > _BATCHES:
+                    self._batches.popitem(last=False)
+            return batch
+
+    def fail(self, batch: Batch, error: BaseException, ended: Run | None = None) -> list[Run]:
+        """Mark a batch as one that will not run any further; return its calls that are still open, but for `ended`."""
+        with self._lock:
+            batch.failed = batch.failed or error
+            return [run for run in batch.open if run is not ended]
+
+    def add(self, run: Run, tracked: tuple[UUID, ...]) -> bool:
+        """
+        Open a call.
+
+        Args:
+            run: The call.
+            tracked: The chains above it that were running when its gate was entered.
+
+        Returns:
+            False: one of them ended meanwhile, or the batch failed, so nobody may be listening any more.
+
+        """
+        with self._lock:
+            self._open.setdefault(run.run_id, []).append(run)
+            if run.batch is not None:
+                run.batch.open.append(run)
+            for chain in tracked:
+                if chain in self._parents:
+                    self._under.setdefault(chain, {})[id(run)] = run
+            alive = all(chain in self._parents for chain in tracked)
+            return alive and (run.batch is None or run.batch.failed is None)
+
+    def tracked(self, path: tuple[UUID, ...]) -> tuple[UUID, ...]:
+        """Return those of a path that are known to run now."""
+        with self._lock:
+            return tuple(chain for chain in path if chain in self._parents)
+
+    def find(self, run_id: UUID) -> Run | None:
+        """Return an open call."""
+        with self._lock:
+            runs = self._open.get(run_id)
+            return runs[0] if runs else None
+
+    def take(self, run_id: UUID) -> Run | None:
+        """End a call: return it once, also if it was given up before; None: it is not known, or has ended."""
+        with self._lock:
+            runs = self._open.get(run_id)
+            if runs:
+                return self._close(runs[0])
+            return self._released.pop(run_id, None)
+
+    def drop(self, run: Run) -> bool:
+        """End this very call; False: somebody else has."""
+        with self._lock:
+            return run in self._open.get(run.run_id, ()) and self._close(run) is run
+
+    def _close(self, run: Run) -> Run:
+        runs = self._open[run.run_id]
+        runs.remove(run)
+        if not runs:
+            del self._open[run.run_id]
+        for chain in run.path:
+            below = self._under.get(chain)
+            if below is not None:
+                below.pop(id(run), None)
+                if not below:
+                    del self._under[chain]
+        if run.batch is not None:
+            run.batch.open.remove(run)
+            if not run.batch.open and run.batch.failed is None:
+                self._batches.pop(id(run.batch.options), None)
+        self._note_ended(run.run_id)
+        return run
+
+    def _note_ended(self, run_id: UUID) -> None:
+        self._ended[run_id] = None
+        if len(self._ended) > _ENDED:
+            self._ended.popitem(last=False)
+
+    def keep(self, run: Run) -> None:
+        """Remember a call that was given up, in case it answers after all."""
+        with self._lock:
+            run.released = True
+            self._released[run.run_id] = run
+            if len(self._released) > _RELEASED:
+                self._released.popitem(last=False)
+
+    def first_heard(self, run_id: UUID) -> bool:
+        """Whether a call that ends now was never open here, nor has ended before."""
+        with self._lock:
+            if run_id in self._ended:
+                return False
+            self._note_ended(run_id)
+            return True
+
+    def older_than(self, seconds: float) -> list[Run]:
+        """Return open calls that began so long ago that their hold is gone."""
+        limit = time.monotonic() - seconds
+        stale: list[Run] = []
+        with self._lock:
+            for runs in self._open.values():
+                if runs[0].began > limit:
+                    break
+                stale.extend(run for run in runs if run.began <= limit)
+        return stale
+
+    def abandoned(self) -> list[Run]:
+        """Return the calls whose chain is over while they were streaming."""
+        with self._lock:
+            return [run for runs in self._open.values() for run in runs if run.abandoned]
+
+    def denied(self, root: UUID, account_id: str, error: InsufficientCreditsError) -> None:
+        """Remember a denial, so that what retries it does not hammer the ledger."""
+        with self._lock:
+            self._denials.setdefault(root, {})[account_id] = (time.monotonic(), error)
+            if len(self._denials) > _DENIALS:
+                self._denials.popitem(last=False)
+
+    def denial(self, root: UUID, account_id: str) -> InsufficientCreditsError | None:
+        """Return the denial that an account met in this root run within the last minute."""
+        with self._lock:
+            at, error = self._denials.get(root, {}).get(account_id, (0.0, None))
+            return error if error is not None and time.monotonic() - at < DENIAL_SECONDS else None

@@ -1,0 +1,217 @@
+"""
+What becomes of a call's hold when the call ends, fails, breaks off, or is never heard of again.
+
+The rule: nothing here raises (integrations.md, trap 19). Whatever goes wrong, the reservation is finished with what is
+known, and an event says so.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+import time
+import weakref
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
+
+from countwerk_meter_langchain.answers import FREE, Streamed, consumed, reported, shares_usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    from langchain_core.outputs import LLMResult
+
+    from countwerk_meter import Meter
+    from countwerk_meter_langchain.runs import Batch, Run, Runs
+
+_LOG: Final = logging.getLogger("countwerk_meter_langchain")
+
+# The end of a chain may be told before the end of the stream inside it, and a consumer that left may have the rest of
+# it drained. So a stream whose chain is over is settled only once it has been silent for so long.
+GRACE_SECONDS: Final = 1.0
+
+# Set in a start hook, this is seen again only where LangChain's sync path called it: the async path runs each hook in a
+# copy of the context.
+_batch: ContextVar[Batch | None] = ContextVar("countwerk_langchain_batch", default=None)
+_SETTLINGS: weakref.WeakSet[Settling] = weakref.WeakSet()
+
+
+class GivenUp(Exception):  # noqa: N818 - the reason of a release, never raised
+    """Nobody will say how this call ended."""
+
+
+def in_this_call(batch: Batch) -> None:
+    """Note that this context runs a batch."""
+    _batch.set(batch)
+
+
+def failed_in_this_call(batch: Batch) -> bool:
+    """Whether a batch failed on the sync path, where its other prompts are never heard of again (trap 5)."""
+    return _batch.get() is batch
+
+
+class Settling:
+    """Ends calls."""
+
+    def __init__(self, runs: Runs, meter: Meter, unannounced: Callable[[UUID], Run], validity_seconds: float) -> None:
+        self._runs = runs
+        self._meter = meter
+        self._open_unannounced = unannounced
+        self._validity = validity_seconds
+        self._warned = False
+        self._timer: threading.Timer | None = None
+        self._timer_lock = threading.Lock()
+        _SETTLINGS.add(self)
+
+    def streaming(self, run_id: UUID, take: Callable[[Streamed], None]) -> None:
+        """Note that a call yielded something: from here on it is not free (money rule 13)."""
+        run = self._runs.find(run_id)
+        if run is None:
+            return
+        try:
+            take(run.streamed)
+        except Exception as error:  # noqa: BLE001 - counting must not stop a stream
+            run.streamed.any = True
+            self._tell("langchain_hook_failed", hook="stream", error=type(error).__name__)
+        run.touched = time.monotonic()
+        if run.streamed.any:
+            run.reservation.yielded()
+
+    def ended(self, run_id: UUID, response: LLMResult) -> None:
+        """Charge a call that ended."""
+        run = self._runs.take(run_id)
+        try:
+            if run is None and reported(response, ran=False) != FREE:
+                run = self._unannounced(run_id)
+            if run is not None:
+                self._charge(run, response)
+        except Exception as error:  # noqa: BLE001 - the model has answered (trap 19)
+            self._tell("langchain_hook_failed", hook="on_llm_end", error=type(error).__name__)
+        finally:
+            if run is not None:
+                run.reservation.finish()
+
+    def _charge(self, run: Run, response: LLMResult) -> None:
+        usage = reported(response, ran=run.streamed.ticked)
+        batch = run.batch
+        if run.released:
+            if usage is None or usage == FREE:
+                return
+            # It was given up and answers after all: what it used goes under `<id>.late` (money rule 15).
+            run.reservation.open = True
+            run.reservation.engine.telemetry.opened(run.reservation.operation, 1)
+        if usage == FREE:
+            run.reservation.cancel("answered from LangChain's cache")
+        elif usage is not None:
+            run.reservation.record(usage, model=run.model)
+            if batch is not None:
+                batch.known = True
+        elif batch is not None and batch.known and not run.reservation.flat and shares_usage(response):
+            run.reservation.cancel("counted with the first prompt of its batch")
+        if batch is not None and not batch.open and failed_in_this_call(batch):
+            _batch.set(None)
+
+    def failed(self, run_id: UUID, error: BaseException, response: LLMResult | None) -> None:
+        """Charge what a call used that failed or was broken off."""
+        run = self._runs.take(run_id)
+        if run is None and consumed(Streamed(), response, 0) is not None:
+            try:
+                run = self._unannounced(run_id)
+            except Exception as problem:  # noqa: BLE001 - the provider's error must be seen (trap 19)
+                self._tell("langchain_hook_failed", hook="on_llm_error", error=type(problem).__name__)
+        if run is None or run.released:
+            return
+        self._break_off(run, error, response)
+        batch = run.batch
+        if batch is not None and failed_in_this_call(batch):
+            _batch.set(None)
+            for other in self._runs.fail(batch, error, run):
+                if self._runs.drop(other):
+                    self._break_off(other, error, None)
+
+    def _break_off(self, run: Run, error: BaseException, response: LLMResult | None) -> None:
+        try:
+            used = consumed(run.streamed, response, run.input_tokens)
+            if used is not None:
+                usage, counted = used
+                run.reservation.yielded()
+                run.reservation.record(usage, model=run.model, counted=counted)
+        except Exception as problem:  # noqa: BLE001 - the provider's error must be seen (trap 19)
+            self._tell("langchain_hook_failed", hook="on_llm_error", error=type(problem).__name__)
+        finally:
+            run.reservation.finish(error)
+
+    def give_up(self, run: Run) -> None:
+        """End a call of which nothing more is to be expected: charge what it streamed, or give its hold back."""
+        if not self._runs.drop(run):
+            return
+        if not run.streamed.any:
+            # In case it answers after all, because it was left running on purpose.
+            self._runs.keep(run)
+        self._break_off(run, GivenUp(), None)
+
+    def sweep(self, chain: UUID) -> None:
+        """Give up the calls below a chain that is over."""
+        for run in self._runs.chain_ended(chain):
+            if run.streamed.any:
+                run.abandoned = True
+                run.touched = time.monotonic()
+                self._arm(GRACE_SECONDS)
+            else:
+                self.give_up(run)
+
+    def tidy(self) -> None:
+        """Give up the calls whose hold has expired."""
+        for run in self._runs.older_than(self._validity):
+            self.give_up(run)
+
+    def flush(self) -> None:
+        """Settle abandoned streams now."""
+        for run in self._runs.abandoned():
+            self.give_up(run)
+
+    def _arm(self, seconds: float) -> None:
+        with self._timer_lock:
+            if self._timer is None:
+                self._timer = threading.Timer(seconds, self._reap)
+                self._timer.daemon = True
+                self._timer.name = "countwerk-langchain"
+                self._timer.start()
+
+    def _reap(self) -> None:
+        with self._timer_lock:
+            self._timer = None
+        wait: float | None = None
+        for run in self._runs.abandoned():
+            left = run.touched + GRACE_SECONDS - time.monotonic()
+            if left <= 0:
+                self.give_up(run)
+            else:
+                wait = left if wait is None else min(wait, left)
+        if wait is not None:
+            self._arm(wait)
+
+    def _unannounced(self, run_id: UUID) -> Run | None:
+        """Open a call that ended here without having begun here, unless it is one that has ended before."""
+        if not self._runs.first_heard(run_id):
+            return None
+        self._tell("langchain_unannounced", run_id=str(run_id))
+        if not self._warned:
+            self._warned = True
+            _LOG.warning(
+                "LangChain did not announce a text model's call, because another handler runs inline (LangSmith's "
+                "tracer and astream_events do): it could not be refused, and is charged after it ran"
+            )
+        return self._open_unannounced(run_id)
+
+    def _tell(self, event: str, **fields: Any) -> None:
+        self._meter._engine.telemetry.event(event, fields)  # noqa: SLF001
+
+
+@atexit.register
+def _flush_all() -> None:
+    """Settle abandoned streams before the meters drain: this is registered after theirs, so it runs before."""
+    for settling in list(_SETTLINGS):
+        settling.flush()

@@ -1,0 +1,53 @@
+# The front door: `just` lists what there is.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+_default:
+    @just --list
+
+# The whole test suite, with branch coverage enforced.
+test *args:
+    uv run coverage erase
+    uv run coverage run -m pytest {{ args }}
+    uv run coverage combine --quiet
+    uv run coverage report
+
+# Lint and formatting.
+lint:
+    uv run ruff check
+    uv run ruff format --check
+
+# Bring the formatting in order.
+format:
+    uv run ruff check --fix
+    uv run ruff format
+
+# Types: the package strictly, the public surface as a user's checker sees it.
+types:
+    uv run pyright
+    uv run mypy tests/typing
+
+# The import rules of the house.
+imports:
+    uv run lint-imports
+
+# Build the wheels, and run the core's tests against the installed wheel in an environment of its own.
+wheels:
+    rm -rf dist
+    uv build --all-packages --wheel --out-dir dist --quiet
+    .ci/test-wheel
+
+# Everything that has to hold before a change lands.
+check: lint types imports test wheels
+
+# The demonstration: a ledger, an app, a client, and what the books say.
+demo *args:
+    uv run countwerk-meter demo {{ args }}
+
+# One reserve and confirm against two bare HTTP posts, in one run.
+bench:
+    uv run python tests/benchmarks/round_trip.py
+
+# Record the wire cassettes again, against the sandbox or the host that COUNTWERK_BASE_URL names.
+record:
+    COUNTWERK_RECORD=1 uv run pytest tests/wire

@@ -1,0 +1,31 @@
+"""What every test stands on: no network but loopback, no configuration of this machine's user."""
+
+import ipaddress
+import os
+import socket
+
+import pytest
+
+_connect = socket.socket.connect
+
+
+def _loopback_only(self, address):
+    if self.family in {socket.AF_INET, socket.AF_INET6}:
+        host = address[0]
+        if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
+            raise AssertionError(f"a test tried to reach {host}: tests talk to loopback only")
+    return _connect(self, address)
+
+
+socket.socket.connect = _loopback_only
+
+
+@pytest.fixture(autouse=True)
+def _no_configuration(monkeypatch, tmp_path):
+    """Keep the machine's own settings and the user's own journal out of every test."""
+    for name in list(os.environ):
+        if name.startswith("COUNTWERK_") and not name.startswith(("COUNTWERK_TEST_", "COUNTWERK_RECORD")):
+            if os.environ.get("COUNTWERK_RECORD") and name in {"COUNTWERK_BASE_URL", "COUNTWERK_API_KEY"}:
+                continue
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))

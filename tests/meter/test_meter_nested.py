@@ -1,0 +1,172 @@
+"""Blocks inside blocks: draws on one reservation, flat prices that cover, top-ups, and what steps aside."""
+
+import asyncio
+import threading
+
+import pytest
+
+from countwerk_meter import InsufficientCreditsError, Usage, account
+from countwerk_meter._metering import scope
+
+USED = Usage(input_tokens=1000, output_tokens=1000)  # 4 credits
+
+
+def test_nested_calls_draw_on_the_block_without_a_round_trip(bench, meter):
+    """Two calls inside a block are two charges, one hold, one confirm of their sum."""
+    with meter.reserve(bench.account, "app.run", amount=20):
+        for _ in range(2):
+            with meter.reserve(bench.account, "app.call", amount=6) as call:
+                call.record(USED)
+    assert 8 == bench.settled(meter)
+    assert {"reserve": 1, "confirm-reservation": 1} == {k: v for k, v in bench.counts().items() if k != "balance"}
+    assert [4, 4, None] == sorted((each.amount for each in meter.charges()), key=lambda x: (x is None, x))
+
+
+def test_a_block_that_also_used_something_itself_adds_it(bench, meter):
+    """Nested draws and the block's own record are charged side by side."""
+    with meter.reserve(bench.account, "app.run", amount=20) as outer:
+        with meter.reserve(bench.account, "app.call", amount=6) as call:
+            call.settle(5)
+        outer.settle(3)
+    assert 8 == bench.settled(meter)
+
+
+def test_a_call_that_does_not_fit_reserves_for_itself(bench, meter):
+    """A small hold never lets an unlimited number through."""
+    with meter.reserve(bench.account, "app.run", amount=5):
+        with meter.reserve(bench.account, "app.call", amount=4):
+            with pytest.raises(InsufficientCreditsError), meter.reserve(bench.account, "app.call", amount=96):
+                raise AssertionError("the call ran without credits")
+        with meter.reserve(bench.account, "app.call", amount=50):
+            assert 55 == bench.books()["reserved"]
+    assert 54 == bench.settled(meter)
+
+
+def test_a_top_up_is_shared_by_later_calls(bench, meter):
+    """With `top_up` the block takes more when an estimate no longer fits, and what it took serves others too."""
+    with meter.reserve(bench.account, "app.run", amount=5, top_up=True):
+        with meter.reserve(bench.account, "app.call", amount=10) as first:
+            first.settle(4)
+        with meter.reserve(bench.account, "app.call", amount=6) as second:
+            second.settle(6)
+        assert 15 == bench.books()["reserved"]
+    assert 10 == bench.settled(meter)
+    assert 2 == bench.counts()["reserve"]
+
+
+def test_a_top_up_that_the_balance_does_not_pay_for_is_a_402_before_the_call(bench, meter):
+    """The call that would not fit is refused; what ran before is charged."""
+    with meter.reserve(bench.account, "app.run", amount=5, top_up=True):
+        with meter.reserve(bench.account, "app.call", amount=5):
+            pass
+        with pytest.raises(InsufficientCreditsError), meter.reserve(bench.account, "app.call", amount=500):
+            raise AssertionError("the call ran without credits")
+    assert 5 == bench.settled(meter)
+
+
+def test_a_flat_price_covers_what_nested_calls_use(bench, meter):
+    """Inside a price block calls are noted, not added."""
+    with meter.reserve(bench.account, "app.page", price=3):
+        with meter.reserve(bench.account, "app.call", amount=50) as call:
+            call.record(USED)
+            assert "" == call.usage_event_id
+    assert 3 == bench.settled(meter)
+    (charge,) = meter.charges()
+    assert 1 == len(charge.lines)
+
+
+def test_a_nested_call_of_another_account_reserves_for_itself(bench, meter):
+    """One account's block never pays for another's call."""
+    bench.control.account("acct_2", balance=10, ai_product_id="product_1")
+    with meter.reserve(bench.account, "app.run", amount=5):
+        with meter.reserve("acct_2", "app.call", amount=2):
+            pass
+    assert 5 == bench.settled(meter)
+    assert 2 == bench.books("acct_2")["spent"]
+
+
+def test_a_nested_call_of_another_meter_reserves_for_itself(bench, meter):
+    """Two meters share nothing."""
+    other = bench.meter()
+    with meter.reserve(bench.account, "app.run", amount=5):
+        with other.reserve(bench.account, "app.call", amount=2):
+            pass
+    assert other.flush(10)
+    assert 7 == bench.settled(meter)
+
+
+def test_a_draw_inside_a_draw_uses_the_same_hold(bench, meter):
+    """A call inside a call inside a block draws on the block, and the middle one adds nothing of its own."""
+    with meter.reserve(bench.account, "app.run", amount=20):
+        with meter.reserve(bench.account, "app.step", amount=6):
+            with meter.reserve(bench.account, "app.call", amount=6) as call:
+                call.settle(5)
+    assert 5 == bench.settled(meter)
+    assert 1 == bench.counts()["reserve"]
+
+
+def test_a_call_that_outlives_its_block_is_charged_with_it(bench, meter):
+    """The hold is settled when the last draw on it has ended."""
+    with meter.reserve(bench.account, "app.run", amount=9):
+        late = meter.reserve(bench.account, "app.call", amount=4).begin()
+    late.settle(4)
+    late.finish()
+    assert 4 == bench.settled(meter)
+
+
+def test_a_call_begun_after_its_block_reserves_for_itself(bench, meter):
+    """A closed block is no longer drawn on."""
+    with meter.reserve(bench.account, "app.run", amount=9) as outer:
+        outer.settle(1)
+        inside = meter.reserve(bench.account, "app.call", amount=4)
+    with inside:
+        pass
+    assert 5 == bench.settled(meter)
+    assert 2 == bench.counts()["reserve"]
+
+
+def test_inside_a_model_call_a_second_meter_steps_aside(bench, meter):
+    """What an integration meters already is counted once."""
+    with meter.reserve(bench.account, "app.run", amount=9) as outer:
+        with scope.model_call(), meter.reserve(bench.account, "app.call", amount=4) as inner:
+            inner.record(USED)
+        outer.settle(2)
+    assert 2 == bench.settled(meter)
+    assert 1 == len(meter.charges())
+
+
+def test_an_account_variable_is_checked_and_put_back(bench):
+    """`with account(...)` names the account for what is inside, and only there."""
+    with account("acct_9"):
+        assert "acct_9" == scope.current_account()
+    assert scope.current_account() is None
+    with pytest.raises(RuntimeError), account(""):
+        pass
+
+
+def test_parallel_draws_never_exceed_the_hold(bench, meter):
+    """Twenty threads and twenty tasks on one hold of ten: the sum is exact, what did not fit took its own hold."""
+    with meter.reserve(bench.account, "app.run", amount=10) as outer:
+
+        def call():
+            with outer.entered(), meter.reserve(bench.account, "app.call", amount=1):
+                pass
+
+        threads = [threading.Thread(target=call) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert 20 == bench.settled(meter)
+
+    async def tasks():
+        async with meter.reserve(bench.account, "app.run", amount=10):
+
+            async def one():
+                async with meter.reserve(bench.account, "app.call", amount=1):
+                    await asyncio.sleep(0)
+
+            await asyncio.gather(*(one() for _ in range(20)))
+
+    asyncio.run(tasks())
+    assert 40 == bench.settled(meter)
