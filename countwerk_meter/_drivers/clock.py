@@ -10,29 +10,38 @@ from countwerk_meter._flow.commands import Moment
 _FRESH_SECONDS: Final = 60.0
 
 
+# A machine that slept, or whose wall clock was set, shows it by its two clocks drifting apart by more than this.
+_DRIFT_SECONDS: Final = 2.0
+
+
 class Clock:
     """
     Reads the clocks, and remembers what the ledger last said its time was.
 
     Carried on from the moment the request left, not from when its answer came: so the estimate is never behind the
-    ledger, and a hold is never thought alive for longer than it is.
+    ledger, and a hold is never thought alive for longer than it is. A monotonic clock may stand still while the
+    machine sleeps; then the ledger's time is not known any more, and is asked for.
     """
 
-    __slots__ = ("_sent_at", "_server_time")
+    __slots__ = ("_heard",)
 
     def __init__(self) -> None:
-        self._server_time: float | None = None
-        self._sent_at = 0.0
+        # One value, replaced as a whole: it is read and written from many threads.
+        self._heard: tuple[float, Moment] | None = None
 
-    def heard(self, server_time: float | None, sent_at: float) -> None:
-        """Note the time in an answer to a request that left at `sent_at` (monotonic seconds)."""
-        if server_time is not None and (self._server_time is None or sent_at >= self._sent_at):
-            self._server_time, self._sent_at = server_time, sent_at
+    def heard(self, server_time: float | None, sent: Moment) -> None:
+        """Note the time in an answer to a request that left at `sent`."""
+        heard = self._heard
+        if server_time is not None and (heard is None or sent.monotonic >= heard[1].monotonic):
+            self._heard = server_time, sent
 
     def now(self) -> Moment:
         """Return one reading of all three."""
-        monotonic = time.monotonic()
-        ledger = None
-        if self._server_time is not None and monotonic - self._sent_at <= _FRESH_SECONDS:
-            ledger = self._server_time + (monotonic - self._sent_at)
-        return Moment(monotonic, time.time(), ledger)
+        heard, monotonic, wall = self._heard, time.monotonic(), time.time()
+        if heard is None:
+            return Moment(monotonic, wall)
+        server_time, sent = heard
+        passed = monotonic - sent.monotonic
+        if passed > _FRESH_SECONDS or abs(wall - sent.wall - passed) > _DRIFT_SECONDS:
+            return Moment(monotonic, wall)
+        return Moment(monotonic, wall, server_time + passed)

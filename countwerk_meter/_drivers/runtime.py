@@ -2,7 +2,8 @@
 Running flows, in sync and in async code.
 
 The flow decides, the driver does: it sends, commits, sleeps and reads the clocks, and gives back what came of it. A
-`Send` that is cut short from outside is told to the flow as `Interrupted`, so that the journal learns of the doubt.
+flow that is cut short from outside, wherever it stands, is told so as `Interrupted`, so that the journal learns of the
+doubt and nothing stays open that nobody will end. A commit that fails is raised inside the flow.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from countwerk_meter._flow.commands import Emit, Interrupted, Journal, Now, Send, Sleep
+from countwerk_meter.errors import JournalError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from countwerk_meter._drivers.loops import LoopTransports
     from countwerk_meter._drivers.transport import Transport
     from countwerk_meter._flow.books import Operation
-    from countwerk_meter._flow.commands import Command, Flow
+    from countwerk_meter._flow.commands import Command, Flow, Moment
     from countwerk_meter._wire.replies import Reply
 
 T = TypeVar("T")
@@ -55,7 +57,12 @@ class Runtime:
     """What flows run on: transports, journal, clocks, and whoever listens."""
 
     def __init__(
-        self, journal: Submits | None, transport: Transport | None, loops: LoopTransports, clock: Clock, listener: Listens
+        self,
+        journal: Submits | None,
+        transport: Transport | None,
+        loops: LoopTransports,
+        clock: Clock,
+        listener: Listens,
     ) -> None:
         self._journal = journal
         self._transport = transport
@@ -67,67 +74,69 @@ class Runtime:
     def run(self, flow: Flow[T]) -> T:
         """Run a flow on the calling thread."""
         reply: Any = None
+        failure: Exception | None = None
         while True:
             try:
-                command = flow.send(reply)
+                command = flow.send(reply) if failure is None else flow.throw(failure)
             except StopIteration as stop:
                 return stop.value
-            if isinstance(command, Send):
-                assert self._transport is not None
-                sent = self._clock.now().monotonic
-                try:
+            reply = failure = None
+            try:
+                if isinstance(command, Send):
+                    assert self._transport is not None
+                    sent = self._clock.now()
                     reply = self._transport.send(command.request, command.deadline)
-                except BaseException:
-                    self._interrupt(flow)
-                    raise
-                self._heard(command, reply, sent)
-            elif isinstance(command, Journal):
-                reply = self._submit(command).result()
-            elif isinstance(command, Sleep):
-                try:
+                    self._heard(command, reply, sent)
+                elif isinstance(command, Journal):
+                    reply = self._submit(command).result()
+                elif isinstance(command, Sleep):
                     time.sleep(self._pause(command))
-                except BaseException:
-                    self._interrupt(flow)
-                    raise
-                reply = None
-            else:
-                reply = self._quick(command)
+                else:
+                    reply = self._quick(command)
+            except JournalError as error:
+                failure = error
+            except BaseException:
+                self._interrupt(flow)
+                raise
 
     async def arun(self, flow: Flow[T]) -> T:
         """Run a flow on the running event loop."""
         reply: Any = None
+        failure: Exception | None = None
         while True:
             try:
-                command = flow.send(reply)
+                command = flow.send(reply) if failure is None else flow.throw(failure)
             except StopIteration as stop:
                 return stop.value
-            if isinstance(command, Send):
-                sent = self._clock.now().monotonic
-                try:
+            reply = failure = None
+            try:
+                if isinstance(command, Send):
+                    sent = self._clock.now()
                     transport = await self._loops.here()
                     reply = await transport.send(command.request, command.deadline)
-                except BaseException:
-                    self._interrupt(flow)
-                    raise
-                self._heard(command, reply, sent)
-            elif isinstance(command, Journal):
-                reply = await committed(self._submit(command))
-            elif isinstance(command, Sleep):
-                try:
+                    self._heard(command, reply, sent)
+                elif isinstance(command, Journal):
+                    reply = await committed(self._submit(command))
+                elif isinstance(command, Sleep):
                     await asyncio.sleep(self._pause(command))
-                except BaseException:
-                    self._interrupt(flow)
-                    raise
-                reply = None
-            else:
-                reply = self._quick(command)
+                else:
+                    reply = self._quick(command)
+            except JournalError as error:
+                failure = error
+            except BaseException:
+                self._interrupt(flow)
+                raise
 
     def _submit(self, command: Journal) -> Future[Any]:
         assert self._journal is not None
         return self._journal.submit(command.operation)
 
     def _interrupt(self, flow: Flow[Any]) -> None:
-        """Let the flow write down its doubt: commits are queued and waited for briefly, nothing is sent any more."""
+        """
+        Let the flow write down its doubt: commits are queued and waited for briefly, nothing is sent any more.
+
+        Whatever goes wrong with that, the caller hears of what cut the flow short, not of this.
+        """
         reply: Any = None
         interrupted: BaseException | None = Interrupted()
         try:
@@ -141,8 +150,8 @@ class Runtime:
                     return
                 else:
                     reply = self._quick(command)
-        except (StopIteration, Interrupted):
-            return
+        except (Exception, Interrupted):  # noqa: BLE001 - see above
+            flow.close()
 
     def _quick(self, command: Command) -> Any:
         if isinstance(command, Now):
@@ -154,9 +163,9 @@ class Runtime:
     def _pause(self, command: Sleep) -> float:
         return self._random.uniform(0, command.seconds) if command.jitter else command.seconds
 
-    def _heard(self, command: Send, reply: Reply, sent: float) -> None:
+    def _heard(self, command: Send, reply: Reply, sent: Moment) -> None:
         self._clock.heard(getattr(reply, "server_time", None), sent)
-        seconds = self._clock.now().monotonic - sent
+        seconds = self._clock.now().monotonic - sent.monotonic
         self._listener.latency(command.request.name, seconds, type(reply).__name__)
 
 

@@ -11,16 +11,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from countwerk_meter._flow.books import Operation
-from countwerk_meter._flow.ending import LATE, leg
+from countwerk_meter._flow.legs import add_late
 from countwerk_meter._flow.rows import CONFIRM, DEDUCT, ChargeRow, ReservationRow
 from countwerk_meter._flow.states import WAITING, ChargeState, ReservationState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from countwerk_meter._flow.books import Books
 
-CANCEL = "cancel"
+CANCEL, INFERRED = "cancel", "inferred"
+_PENDING = frozenset({ReservationState.HELD, ReservationState.CLOSING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +64,7 @@ class OpenAttempt(Operation["ReservationRow | None"]):
         if self.kind == CONFIRM:
             assert row.cancels == 0
             assert row.frozen in {None, self.amount}
-            row = replace(
-                row, confirms=row.confirms + 1, confirms_open=row.confirms_open + 1, frozen=self.amount
-            )
+            row = replace(row, confirms=row.confirms + 1, confirms_open=row.confirms_open + 1, frozen=self.amount)
         else:
             row = replace(
                 row,
@@ -82,7 +79,11 @@ class OpenAttempt(Operation["ReservationRow | None"]):
 
 @dataclass(frozen=True, slots=True)
 class CloseAttempt(Operation["ReservationRow | None"]):
-    """Close an attempt that a definite answer or NotSent ended without ending the row; try again at `due_at`."""
+    """
+    Close an attempt that a definite answer or NotSent ended without ending the row; try again at `due_at`.
+
+    A row that somebody else ended meanwhile stays ended, and is not due again.
+    """
 
     key: str
     kind: str
@@ -94,7 +95,8 @@ class CloseAttempt(Operation["ReservationRow | None"]):
         if row is None:
             return None
         row = _closed(row, self.kind, delivered=self.delivered)
-        row = replace(row, due_at=self.due_at, failures=row.failures + 1)
+        if row.state is ReservationState.CLOSING:
+            row = replace(row, due_at=self.due_at, failures=row.failures + 1)
         books.save_reservation(row)
         return row
 
@@ -106,24 +108,26 @@ class Postpone(Operation[None]):
     key: str
     due_at: float
     doubtful_confirm: bool = False
+    failed: bool = True
 
     def apply(self, books: Books) -> None:
         row = books.reservation(self.key)
-        if row is not None:
-            delivered = row.confirm_delivered or self.doubtful_confirm
-            books.save_reservation(
-                replace(row, due_at=self.due_at, failures=row.failures + 1, confirm_delivered=delivered)
-            )
+        if row is None:
+            return
+        row = replace(row, confirm_delivered=row.confirm_delivered or self.doubtful_confirm)
+        if row.state in _PENDING:
+            row = replace(row, due_at=self.due_at, failures=row.failures + self.failed)
+        books.save_reservation(row)
 
 
-def _closed(row: ReservationRow, kind: str, *, delivered: bool) -> ReservationRow:
+def _closed(row: ReservationRow, kind: str | None, *, delivered: bool) -> ReservationRow:
     if kind == CONFIRM:
         return replace(
             row,
             confirms_open=max(row.confirms_open - 1, 0),
             confirm_delivered=row.confirm_delivered or delivered,
         )
-    return replace(row, cancels_open=max(row.cancels_open - 1, 0))
+    return replace(row, cancels_open=max(row.cancels_open - (kind == CANCEL), 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,40 +151,65 @@ class Confirmed(Operation[Ended]):
     key: str
     actual: int | None
     now: float
-    inferred: bool = False
 
     def apply(self, books: Books) -> Ended:
         row = books.reservation(self.key)
         if row is None or row.state not in {ReservationState.CLOSING, ReservationState.UNRESOLVED}:
             return Ended(row)
-        frozen = row.frozen or 0
-        actual = frozen if self.actual is None else self.actual
-        charges = [
-            charge
-            for charge in books.charges_of(self.key)
-            if charge.via == CONFIRM and charge.state in {ChargeState.COMMITTED, ChargeState.UNRESOLVED}
-        ]
-        settled = [
-            replace(charge, state=charge.checked_step(ChargeState.SETTLED), reason=None, due_at=None)
-            for charge in charges
-        ]
-        row = replace(
-            _closed(row, CONFIRM, delivered=True),
-            state=row.checked_step(ReservationState.CONFIRMED),
-            reason="inferred" if self.inferred else None,
-            due_at=None,
-            failures=0,
-        )
-        books.save_reservation(row)
-        for charge in settled:
-            books.save_charge(charge)
-        deducts: list[str] = []
-        if actual < frozen and settled:
-            late = leg(settled[-1], LATE, frozen - actual, self.now)
-            if books.charge(late.ledger, late.id) is None:
-                books.save_charge(late)
-                deducts.append(late.id)
-        return Ended(row, tuple(settled), tuple(deducts), max(actual - frozen, 0))
+        return _settled(books, row, self.now, actual=self.actual)
+
+
+def _settled(
+    books: Books, row: ReservationRow, now: float, *, actual: int | None = None, reason: str | None = None
+) -> Ended:
+    row = replace(
+        _closed(row, CONFIRM, delivered=True),
+        state=row.checked_step(ReservationState.CONFIRMED),
+        reason=reason,
+        due_at=None,
+        failures=0,
+    )
+    books.save_reservation(row)
+    settled: list[ChargeRow] = []
+    for charge in books.charges_of(row.key):
+        if charge.via == CONFIRM and charge.state in {ChargeState.COMMITTED, ChargeState.UNRESOLVED}:
+            done = replace(charge, state=charge.checked_step(ChargeState.SETTLED), reason=None, due_at=None)
+            books.save_charge(done)
+            settled.append(done)
+    frozen = row.frozen or 0
+    named = frozen if actual is None else max(actual, 0)
+    deducts: list[str] = []
+    if named < frozen and settled:
+        late = add_late(books, settled[-1], frozen - named, now)
+        if late.due_at is None:
+            settled.append(late)
+        else:
+            deducts.append(late.id)
+    return Ended(row, tuple(settled), tuple(deducts), max(named - frozen, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class NotThere(Operation[Ended]):
+    """
+    Read a 404 on a confirm: only time, a committed cancel and the other attempts say what it means (rule 8).
+
+    Decided on the row as it is now, not as it was when the confirm left: another worker may have moved it.
+    """
+
+    durable: ClassVar[bool] = True
+    key: str
+    alive: bool
+    first: bool
+    now: float
+
+    def apply(self, books: Books) -> Ended:
+        row = books.reservation(self.key)
+        if row is None or row.state is not ReservationState.CLOSING:
+            return Ended(row)
+        if self.alive and row.confirms_open > 1 and row.cancels == 0:
+            return _settled(books, row, self.now, reason=INFERRED)
+        reason = "vanished" if self.alive and self.first and row.cancels == 0 else "expired"
+        return End(self.key, ReservationState.UNRESOLVED, reason, self.now, closes=CONFIRM).apply(books)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +218,8 @@ class End(Operation[Ended]):
     End a reservation otherwise: cancelled, expired, or unresolved.
 
     With `deduct`, each of its charges is deducted under its own id, for exactly the part that the confirm would
-    have carried (money rules 5, 8). Otherwise charges that wait on the confirm become unresolved with it.
+    have carried (money rules 5, 8). Otherwise charges that wait on the confirm become unresolved with it: none is
+    left waiting for what never comes (I3).
     """
 
     durable: ClassVar[bool] = True
@@ -202,10 +232,12 @@ class End(Operation[Ended]):
 
     def apply(self, books: Books) -> Ended:
         row = books.reservation(self.key)
-        if row is None or self.state is not row.state is not ReservationState.CLOSING:
+        if row is None:
             return Ended(row)
-        if self.closes is not None:
-            row = _closed(row, self.closes, delivered=True)
+        row = _closed(row, self.closes, delivered=True)
+        if row.state is not ReservationState.CLOSING:
+            books.save_reservation(row)
+            return Ended(row)
         row = replace(row, state=row.checked_step(self.state), reason=self.reason, due_at=None, failures=0)
         books.save_reservation(row)
         return _end_charges(books, row, self.now, deduct=self.deduct, reason=self.reason)
@@ -238,16 +270,15 @@ class Convert(Operation[Ended]):
 def _end_charges(books: Books, row: ReservationRow, now: float, *, deduct: bool, reason: str | None) -> Ended:
     ended: list[ChargeRow] = []
     deducts: list[str] = []
-    waiting: Iterable[ChargeRow] = (c for c in books.charges_of(row.key) if c.state in WAITING)
-    for charge in waiting:
-        if charge.via == DEDUCT or deduct:
-            after = replace(charge, via=DEDUCT, due_at=charge.due_at if charge.due_at is not None else now)
-            deducts.append(after.id)
-        elif row.state is ReservationState.UNRESOLVED:
-            after = replace(charge, state=charge.checked_step(ChargeState.UNRESOLVED), reason=reason)
-            ended.append(after)
-        else:
+    for charge in books.charges_of(row.key):
+        if charge.state not in WAITING or not charge.share:
             continue
+        if charge.via == DEDUCT or deduct:
+            after = replace(charge, via=DEDUCT, due_at=now)
+            deducts.append(after.id)
+        else:
+            after = replace(charge, state=charge.checked_step(ChargeState.UNRESOLVED), reason=reason, due_at=None)
+            ended.append(after)
         books.save_charge(after)
     return Ended(row, tuple(ended), tuple(deducts))
 
@@ -268,58 +299,26 @@ class ExpireOrphan(Operation["ReservationRow | None"]):
 
 
 @dataclass(frozen=True, slots=True)
-class Lapse(Operation["tuple[str, str] | None"]):
+class Lapse(Operation["ReservationRow | None"]):
     """
     End an open block's hold that has expired (an open reservation is recovered at its expiry, whoever owns it).
 
     With charges committed on it the row goes to settlement, which deducts them; an open call that ends later is
-    deducted under its own id.
+    deducted under its own id. None: its block ended first.
     """
 
     key: str
     now: float
 
-    def apply(self, books: Books) -> tuple[str, str] | None:
+    def apply(self, books: Books) -> ReservationRow | None:
         row = books.reservation(self.key)
         if row is None or row.state is not ReservationState.HELD:
             return None
-        state = ReservationState.CLOSING if row.committed or row.settle_with == DEDUCT else ReservationState.EXPIRED
+        state = ReservationState.CLOSING if row.committed else ReservationState.EXPIRED
         due = self.now if state is ReservationState.CLOSING else None
-        books.save_reservation(replace(row, state=row.checked_step(state), sealed=True, due_at=due, reason="lapsed"))
-        return ("reservation", row.key) if due else None
-
-
-@dataclass(frozen=True, slots=True)
-class Deducted(Operation["ChargeRow | None"]):
-    """Record what came of a deduct: settled, uncollected, unresolved, or try again at `due_at`."""
-
-    ledger: str
-    charge_id: str
-    state: ChargeState
-    now: float
-    reason: str | None = None
-    due_at: float | None = None
-    actual: int | None = None
-
-    def apply(self, books: Books) -> ChargeRow | None:
-        charge = books.charge(self.ledger, self.charge_id)
-        at_once = charge is not None and charge.state is ChargeState.OPEN and charge.amount is not None
-        if charge is None or (charge.state not in WAITING and not at_once):
-            return None
-        settled = self.state is ChargeState.SETTLED
-        after = replace(
-            charge,
-            state=charge.checked_step(self.state),
-            reason=self.reason if not settled else None,
-            due_at=self.due_at,
-            failures=0 if settled else charge.failures + 1,
-        )
-        books.save_charge(after)
-        if settled and self.actual is not None and self.actual < charge.share:
-            late = leg(charge, LATE, charge.share - self.actual, self.now)
-            if books.charge(late.ledger, late.id) is None:
-                books.save_charge(late)
-        return after
+        row = replace(row, state=row.checked_step(state), sealed=True, due_at=due, failures=0, reason="lapsed")
+        books.save_reservation(row)
+        return row
 
 
 @dataclass(frozen=True, slots=True)

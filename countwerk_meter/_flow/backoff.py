@@ -10,6 +10,8 @@ SETTLE_BASE: Final = 0.5
 SETTLE_CAP: Final = 300.0
 UNCOLLECTED_EVERY: Final = 900.0
 PARKED_FOR: Final = 300.0
+# A gate that has not recorded its outcome so long after its budget is dead: its row is taken up by settlement.
+FORSAKEN_AFTER: Final = 60.0
 
 
 def ceiling(attempt: int, *, base: float, cap: float) -> float:

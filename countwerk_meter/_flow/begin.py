@@ -1,4 +1,4 @@
-"""Journal operations that begin a charge: a new reservation, a draw on an open one, a deferred call, and their refusals."""
+"""Journal operations that begin a charge: a reservation, a draw on an open one, a deferred call, and their refusals."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from countwerk_meter._flow.books import Operation
+from countwerk_meter._flow.clock import expired_at
 from countwerk_meter._flow.rows import DEDUCT, ChargeRow, ReservationRow
 from countwerk_meter._flow.states import HOLDING, RESTARTABLE, ChargeState, ReservationState
 
@@ -39,7 +40,7 @@ class Begun:
     What beginning a charge met.
 
     `met`: the charge that stands under this id and cannot begin anew; then nothing was written.
-    `debt`: what the account owes; above the limit nothing was written either.
+    `debt`: what the account owes, where it must be collected first or is too high; then nothing was written either.
     """
 
     charge: ChargeRow | None = None
@@ -63,11 +64,10 @@ def debt_of(books: Books, ledger: str, account_id: str) -> Debt:
         owed = row.estimate if row.amount is None else row.share
         if row.state is ChargeState.UNCOLLECTED:
             uncollected += owed
-            collectable.append(row.id)
-        elif row.reason == DEFERRED:
+        else:
             deferred += owed
-            if row.state is ChargeState.COMMITTED:
-                collectable.append(row.id)
+        if row.share and row.state is not ChargeState.OPEN:
+            collectable.append(row.id)
     return Debt(deferred, uncollected, tuple(collectable))
 
 
@@ -91,13 +91,14 @@ class Begin(Operation[Begun]):
     reservation: ReservationRow
     debt_limit: int = 0
     shared: bool = False  # a top-up: the charge is one draw of several on this hold
+    collect: bool = False  # debt that can be collected is collected before anything else is held (rule 14)
 
     def apply(self, books: Books) -> Begun:
         begun = _restarted(books, self.charge)
         if begun.charge is None:
             return begun
         debt = debt_of(books, self.charge.ledger, self.charge.account_id)
-        if debt.above(self.debt_limit):
+        if debt.above(self.debt_limit) or (self.collect and debt.collectable):
             return Begun(charge=begun.charge, debt=debt)
         promised = begun.charge.estimate if self.shared else 0
         charge = replace(begun.charge, reservation_key=self.reservation.key, draw=self.shared)
@@ -108,10 +109,15 @@ class Begin(Operation[Begun]):
 
 @dataclass(frozen=True, slots=True)
 class Draw(Operation["Begun | None"]):
-    """Begin a charge on an open reservation; None: its estimate does not fit what is left, nothing was written."""
+    """
+    Begin a charge on an open reservation; None: it cannot draw on it, nothing was written.
+
+    Its estimate does not fit what is left, the block is over, or, by the ledger's clock, the hold is.
+    """
 
     charge: ChargeRow
     reservation_key: str
+    ledger_time: float | None = None
 
     def apply(self, books: Books) -> Begun | None:
         begun = _restarted(books, self.charge)
@@ -119,6 +125,8 @@ class Draw(Operation["Begun | None"]):
             return begun
         row = books.reservation(self.reservation_key)
         if row is None or row.state is not ReservationState.HELD or row.sealed:
+            return None
+        if row.account_id != self.charge.account_id or expired_at(row, self.ledger_time):
             return None
         if self.charge.estimate > row.amount - row.committed - row.promised:
             return None
@@ -146,21 +154,30 @@ class Direct(Operation[Begun]):
 
 @dataclass(frozen=True, slots=True)
 class Defer(Operation[Begun]):
-    """Let the call run without a hold: the ledger cannot be reached, and the app chose `on_unavailable="defer"`."""
+    """
+    Let the call run without a hold: the ledger cannot be reached, and the app chose `on_unavailable="defer"`.
 
-    ledger: str
-    charge_id: str
+    `charge` is as it was begun; one that somebody else began anew in the meantime stands, and nothing was written.
+    """
+
+    charge: ChargeRow
     debt_limit: int
 
     def apply(self, books: Books) -> Begun:
-        row = books.charge(self.ledger, self.charge_id)
-        assert row is not None
-        debt = debt_of(books, self.ledger, row.account_id)
+        row = books.charge(self.charge.ledger, self.charge.id)
+        if row is None or row.epoch != self.charge.epoch or row.state not in RESTARTABLE:
+            return Begun(met=row)
+        debt = debt_of(books, row.ledger, row.account_id)
         if debt.uncollected or debt.total + row.estimate > self.debt_limit:
             return Begun(debt=replace(debt, deferred=debt.deferred + row.estimate))
-        row.checked_step(ChargeState.OPEN)
         charge = replace(
-            row, state=ChargeState.OPEN, epoch=row.epoch + 1, reservation_key=None, via=DEDUCT, reason=DEFERRED
+            row,
+            state=row.checked_step(ChargeState.OPEN),
+            epoch=row.epoch + 1,
+            reservation_key=None,
+            draw=False,
+            via=DEDUCT,
+            reason=DEFERRED,
         )
         books.save_charge(charge)
         return Begun(charge=charge)
@@ -168,65 +185,103 @@ class Defer(Operation[Begun]):
 
 @dataclass(frozen=True, slots=True)
 class MarkHeld(Operation["ReservationRow | None"]):
-    """Record the ledger's reservation; None: the journal knows this id already, so the answer is in doubt (rule 1)."""
+    """
+    Record the ledger's reservation; None: the journal knows this id already, so the answer is in doubt (rule 1).
+
+    None as well where the call was given up meanwhile: then the hold, now that it has a name, is given back (I4).
+    """
 
     key: str
     reservation_id: str
     amount: int
-    expires_at: float
+    expires_at: float | None
+    due_at: float
+    now: float
 
     def apply(self, books: Books) -> ReservationRow | None:
         row = books.reservation(self.key)
-        assert row is not None
-        if books.knows_reservation_id(row.ledger, self.reservation_id):
+        if row is None or books.knows_reservation_id(row.ledger, self.reservation_id):
             return None
-        held = replace(
+        named = replace(
             row,
-            state=row.checked_step(ReservationState.HELD),
             reservation_id=self.reservation_id,
             amount=self.amount,
             expires_at=self.expires_at,
-            due_at=self.expires_at + 60,
         )
-        books.save_reservation(held)
-        return held
+        if row.state is ReservationState.REQUESTED:
+            held = replace(named, state=row.checked_step(ReservationState.HELD), due_at=self.due_at)
+            books.save_reservation(held)
+            return held
+        if row.state is ReservationState.ORPHAN_POSSIBLE:
+            closing = replace(named, state=row.checked_step(ReservationState.CLOSING), sealed=True, due_at=self.now)
+            books.save_reservation(closing)
+        return None
+
+
+def orphaned(books: Books, row: ReservationRow, reason: str, now: float) -> ReservationRow:
+    """Return a reserve that may have made a hold, as such, and save its charge: the call never ran (rule 3)."""
+    _end_call(books, row, ChargeState.ORPHANED, reason)
+    return replace(
+        row,
+        state=row.checked_step(ReservationState.ORPHAN_POSSIBLE),
+        open_charges=0,
+        promised=0,
+        sealed=True,
+        reason=reason,
+        due_at=now + row.validity * 60 + 60,
+    )
+
+
+def _end_call(books: Books, row: ReservationRow, state: ChargeState, reason: str) -> None:
+    for charge in books.charges_of(row.key):
+        if charge.state is ChargeState.OPEN:
+            books.save_charge(replace(charge, state=charge.checked_step(state), owner=row.owner, reason=reason))
 
 
 @dataclass(frozen=True, slots=True)
 class Fail(Operation[Held]):
     """
-    End a reserve that made no hold (`refused`) or may have made one (`orphan_possible`), and its charge with it.
+    End a reserve that made no hold (`refused`) or may have made one (`in_doubt`), and its charge with it.
 
-    A denied charge keeps only its tombstone. Answers with what our other reservations hold for the account.
+    A denied charge keeps only its tombstone. Answers with what our other reservations hold for the account. A row
+    that is not `requested` any more (it was never written, or recovery was quicker) is left as it is.
     """
 
-    key: str
-    charge_id: str
-    reservation_state: ReservationState
+    hold: ReservationRow
     charge_state: ChargeState
     reason: str
     now: float
 
     def apply(self, books: Books) -> Held:
+        row = books.reservation(self.hold.key)
+        if row is not None and row.state is ReservationState.REQUESTED:
+            if self.charge_state is ChargeState.ORPHANED:
+                books.save_reservation(orphaned(books, row, self.reason, self.now))
+            else:
+                _end_call(books, row, self.charge_state, self.reason)
+                refused = row.checked_step(ReservationState.REFUSED)
+                books.save_reservation(
+                    replace(
+                        row, state=refused, open_charges=0, promised=0, sealed=True, reason=self.reason, due_at=None
+                    )
+                )
+        return held_by_us(books, self.hold.ledger, self.hold.account_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Forsake(Operation["ReservationRow | None"]):
+    """End a reserve whose gate died without a word, though its process lives: it may have made a hold (rule 3, I8)."""
+
+    key: str
+    now: float
+
+    def apply(self, books: Books) -> ReservationRow | None:
         row = books.reservation(self.key)
-        assert row is not None
-        charge = books.charge(row.ledger, self.charge_id)
-        assert charge is not None
-        orphan = self.reservation_state is ReservationState.ORPHAN_POSSIBLE
-        books.save_reservation(
-            replace(
-                row,
-                state=row.checked_step(self.reservation_state),
-                open_charges=0,
-                sealed=True,
-                reason=self.reason,
-                due_at=self.now + row.validity * 60 + 60 if orphan else None,
-            )
-        )
-        books.save_charge(
-            replace(charge, state=charge.checked_step(self.charge_state), reason=self.reason, reservation_key=row.key)
-        )
-        return held_by_us(books, row.ledger, row.account_id)
+        if row is None or row.state is not ReservationState.REQUESTED:
+            return None
+        row = orphaned(books, row, "no answer was recorded", row.created_at)
+        books.save_reservation(row)
+        return row
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +292,11 @@ class Deny(Operation[Held]):
     reason: str
 
     def apply(self, books: Books) -> Held:
-        books.save_charge(replace(self.charge, state=ChargeState.DENIED, reason=self.reason))
+        begun = _restarted(books, self.charge).charge
+        if begun is not None:
+            if begun.epoch:
+                books.save_charge(begun)
+            books.save_charge(replace(begun, state=begun.checked_step(ChargeState.DENIED), reason=self.reason))
         return held_by_us(books, self.charge.ledger, self.charge.account_id)
 
 

@@ -7,16 +7,20 @@ is answered, because the same id makes no second charge.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from countwerk_meter._flow.attempts import Deducted
-from countwerk_meter._flow.backoff import GATE_BASE, GATE_CAP, ceiling
+from countwerk_meter._flow.abandon import Abandon
+from countwerk_meter._flow.backoff import FORSAKEN_AFTER, GATE_BASE, GATE_CAP, ceiling
 from countwerk_meter._flow.begin import Begun, Direct, Held, HeldFor
-from countwerk_meter._flow.commands import Emit, Interrupted, Journal, Now, Send, Sleep
-from countwerk_meter._flow.deduct import deduct_request, deducted_amount, settled_fields
+from countwerk_meter._flow.commands import Emit, Interrupted, InterruptedInDoubt, Journal, Now, Send, Sleep
+from countwerk_meter._flow.deduct import deduct_request, deducted_amount, settled_fields, tell_charged
+from countwerk_meter._flow.deducted import Deducted, Recorded
 from countwerk_meter._flow.reserve import denied, met_again
+from countwerk_meter._flow.rows import DEDUCT
 from countwerk_meter._flow.states import WAITING, ChargeState
 from countwerk_meter._wire.replies import Answer, InDoubt, to_error
+from countwerk_meter.errors import LedgerUnavailableError
 
 if TYPE_CHECKING:
     from countwerk_meter._flow.commands import Flow, Moment
@@ -40,63 +44,87 @@ def charge_at_once(terms: Terms, charge: ChargeRow) -> Flow[ChargeRow]:
     """
     start: Moment = yield Now()
     deadline = start.monotonic + terms.reserve_timeout
-    begun: Begun = yield Journal(Direct(charge))
+    # Should this call die without a word, its row falls due by itself (I8).
+    charge = replace(charge, due_at=start.wall + terms.reserve_timeout + FORSAKEN_AFTER)
+    try:
+        begun: Begun = yield Journal(Direct(charge))
+    except Interrupted:
+        yield Journal(Abandon(charge, start.wall))
+        raise
     if begun.met is not None:
-        same = begun.met.account_id == charge.account_id and begun.met.operation == charge.operation
-        if same and begun.met.state is ChargeState.SETTLED:
-            return begun.met
-        if not same or begun.met.state not in WAITING:
-            return met_again(terms, charge, begun.met).charge
+        met = begun.met
+        same = met.account_id == charge.account_id and met.operation == charge.operation
+        if same and met.state is ChargeState.SETTLED:
+            return met
+        # One that waits for its reservation's confirm must not be deducted beside it (I2).
+        if not same or met.state not in WAITING or met.via != DEDUCT or not met.share:
+            return met_again(terms, charge, met).charge
     charge = begun.charge or begun.met or charge
     # A charge that was in doubt before must not become "never happened" because this answer says no.
     fresh = begun.met is None
     request = deduct_request(charge)
+
+    def recorded(state: ChargeState, now: Moment, reason: str | None, *, due: bool = False) -> Deducted:
+        return Deducted(terms.ledger, charge.id, state, now.wall, reason, now.wall if due else None)
+
     try:
         reply, doubted = yield from _until_answered(request, deadline)
-    except Interrupted:
-        moment: Moment = yield Now()
-        yield Journal(Deducted(terms.ledger, charge.id, ChargeState.COMMITTED, moment.wall, "interrupted", moment.wall))
+    except Interrupted as cut:
+        now: Moment = yield Now()
+        if isinstance(cut, InterruptedInDoubt):
+            yield Journal(recorded(ChargeState.COMMITTED, now, "interrupted", due=True))
+        elif fresh:
+            yield Journal(recorded(ChargeState.CANCELLED, now, "interrupted"))
         raise
-    now: Moment = yield Now()
-    kept = charge.state if charge.state in WAITING else ChargeState.COMMITTED
+    now = yield Now()
     if isinstance(reply, Answer) and reply.envelope.ok:
         actual = deducted_amount(reply)
-        after: ChargeRow | None = yield Journal(
-            Deducted(terms.ledger, charge.id, ChargeState.SETTLED, now.wall, actual=actual)
-        )
-        yield Emit("charged", settled_fields(charge, via="deduct", amount=charge.share if actual is None else actual))
-        return after or charge
+        kept: Recorded = yield Journal(Deducted(terms.ledger, charge.id, ChargeState.SETTLED, now.wall, actual=actual))
+        yield from tell_charged(charge, actual, kept.late)
+        return kept.charge or charge
     denial = isinstance(reply, Answer) and reply.envelope.status == 402
+    error = to_error(request, reply)
     if doubted or not fresh:
-        yield Journal(Deducted(terms.ledger, charge.id, kept, now.wall, "in doubt", now.wall))
+        yield Journal(recorded(ChargeState.COMMITTED, now, "in doubt", due=True))
         yield Emit("in_doubt", settled_fields(charge, via="deduct", amount=charge.share))
-        if denial:
-            held: Held = yield Journal(HeldFor(terms.ledger, charge.account_id))
-            raise (yield from denied(terms, charge, charge.share, held, deadline))
-        raise to_error(request, reply)
-    ended = ChargeState.DENIED if denial else ChargeState.CANCELLED
-    yield Journal(Deducted(terms.ledger, charge.id, ended, now.wall, "refused"))
+        if isinstance(error, LedgerUnavailableError):
+            # A later attempt that was never sent says nothing about the one before it.
+            error.in_doubt = True
+    else:
+        yield Journal(recorded(ChargeState.DENIED if denial else ChargeState.CANCELLED, now, "refused"))
+        if not denial:
+            yield Emit("refused", settled_fields(charge, via="deduct", amount=charge.share))
     if denial:
-        held = yield Journal(HeldFor(terms.ledger, charge.account_id))
+        held: Held = yield Journal(HeldFor(terms.ledger, charge.account_id))
         raise (yield from denied(terms, charge, charge.share, held, deadline))
-    yield Emit("refused", settled_fields(charge, via="deduct", amount=charge.share))
-    raise to_error(request, reply)
+    raise error
 
 
 def _until_answered(request: LedgerRequest, deadline: float) -> Flow[tuple[Reply, bool]]:
     """Send until there is an answer: the id makes it safe. Also says whether any attempt was in doubt."""
     attempt, doubted = 0, False
     while True:
-        reply: Reply = yield Send(request, deadline)
-        doubted = doubted or isinstance(reply, InDoubt)
+        try:
+            reply: Reply = yield Send(request, deadline)
+        except Interrupted:
+            raise InterruptedInDoubt from None
         wait, jitter = ceiling(attempt, base=GATE_BASE, cap=GATE_CAP), True
+        asked: float | None = None
         if isinstance(reply, Answer):
             if reply.envelope.status != 429:
                 return reply, doubted
-            if reply.envelope.retry_after is not None:
-                wait, jitter = reply.envelope.retry_after, False
+            asked = reply.envelope.retry_after
+        elif isinstance(reply, InDoubt):
+            doubted, asked = True, reply.retry_after
+        if asked is not None:
+            wait, jitter = asked, False
         moment: Moment = yield Now()
         if moment.monotonic + wait >= deadline:
             return reply, doubted
-        yield Sleep(wait, jitter)
+        try:
+            yield Sleep(wait, jitter)
+        except Interrupted:
+            if doubted:
+                raise InterruptedInDoubt from None
+            raise
         attempt += 1

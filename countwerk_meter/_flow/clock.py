@@ -20,8 +20,20 @@ class Life(Enum):
     UNKNOWN = "unknown"
 
 
+def expired_at(row: ReservationRow, ledger_time: float | None) -> bool:
+    """Whether a hold is over by then, with a guard of 5 s for what is on its way. Unknown is not over."""
+    return ledger_time is not None and row.expires_at is not None and ledger_time >= row.expires_at - GUARD_SECONDS
+
+
 def life_of(row: ReservationRow, moment: Moment) -> Life:
     """Say whether a hold is alive, with a guard of 5 s for what is on its way."""
     if moment.ledger is None or row.expires_at is None:
         return Life.UNKNOWN
-    return Life.ALIVE if moment.ledger < row.expires_at - GUARD_SECONDS else Life.EXPIRED
+    return Life.EXPIRED if expired_at(row, moment.ledger) else Life.ALIVE
+
+
+def surely_over(row: ReservationRow, moment: Moment) -> bool:
+    """Whether the hold ended by its own validity, well past the guard: then nothing has to be sent."""
+    if moment.ledger is None or row.expires_at is None:
+        return False
+    return moment.ledger > row.expires_at + GUARD_SECONDS

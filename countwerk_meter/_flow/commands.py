@@ -67,7 +67,15 @@ class Moment:
 
 
 class Interrupted(BaseException):
-    """Thrown into a flow whose `Send` was cut short from outside (cancelled, Ctrl-C): in doubt, and no more waiting."""
+    """
+    Thrown into a flow that was cut short from outside (cancelled, Ctrl-C): no more waiting, nothing is sent any more.
+
+    What the flow still commits is queued. At a `Send` the request is in doubt; at a `Journal` that step was queued.
+    """
+
+
+class InterruptedInDoubt(Interrupted):
+    """A flow's own word for it: a request was out."""
 
 
 Command: TypeAlias = Send | Journal | Sleep | Now | Emit

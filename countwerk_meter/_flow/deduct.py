@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from countwerk_meter._flow.attempts import Deducted, LoadCharge
+from countwerk_meter._flow.attempts import LoadCharge
 from countwerk_meter._flow.backoff import PARKED_FOR, SETTLE_BASE, SETTLE_CAP, UNCOLLECTED_EVERY, ceiling
 from countwerk_meter._flow.commands import Emit, Journal, Now, Send
+from countwerk_meter._flow.deducted import Deducted, Recorded
+from countwerk_meter._flow.rows import DEDUCT
 from countwerk_meter._flow.states import WAITING, ChargeState
 from countwerk_meter._flow.verdict import Pass, Verdict
 from countwerk_meter._wire import requests
@@ -73,12 +75,14 @@ def deduct(terms: Terms, charge_id: str, deadline: float | None = None, *, relea
 
     """
     charge: ChargeRow | None = yield Journal(LoadCharge(terms.ledger, charge_id))
-    if charge is None or charge.state not in WAITING:
+    if charge is not None and charge.state is ChargeState.OPEN and charge.amount is not None:
+        charge = yield from _forsaken(charge)
+    if charge is None or charge.state not in WAITING or charge.via != DEDUCT or not charge.share:
         return Pass(Verdict.ENDED, charge.account_id if charge else "")
     yield Emit("settling", {"traces": ((charge.trace_id, charge.span_id),)})
     request = deduct_request(charge)
     start: Moment = yield Now()
-    reply: Reply = yield Send(request, deadline or start.monotonic + terms.settle_timeout)
+    reply: Reply = yield Send(request, start.monotonic + terms.settle_timeout if deadline is None else deadline)
     now: Moment = yield Now()
     backoff = now.wall + ceiling(charge.failures, base=SETTLE_BASE, cap=SETTLE_CAP)
     account = charge.account_id
@@ -91,17 +95,13 @@ def deduct(terms: Terms, charge_id: str, deadline: float | None = None, *, relea
     if not isinstance(reply, Answer):
         wait = reply.retry_after if isinstance(reply, InDoubt) else None
         due = max(backoff, now.wall + (wait or 0))
-        yield Journal(recorded(charge.state, due=due, reason=charge.reason))
+        yield Journal(recorded(ChargeState.COMMITTED, due=due))
         return Pass(Verdict.DOUBTFUL, account, due, wait=wait)
     said = reply.envelope
     if said.ok:
-        actual = deducted_amount(reply)
-        yield Journal(recorded(ChargeState.SETTLED, actual=actual))
-        short = actual is not None and actual < charge.share
-        yield Emit("charged", settled_fields(charge, via="deduct", amount=charge.share if actual is None else actual))
-        if actual is not None and actual > charge.share:
-            yield Emit("excess", settled_fields(charge, via="deduct", amount=actual - charge.share))
-        late = (("charge", f"{charge.parent or charge.id}.late"),) if short else ()
+        kept: Recorded = yield Journal(recorded(ChargeState.SETTLED, actual=deducted_amount(reply)))
+        yield from tell_charged(charge, deducted_amount(reply), kept.late)
+        late = (("charge", kept.late.id),) if kept.late is not None and kept.late.due_at is not None else ()
         return Pass(Verdict.ENDED, account, charges=(charge_id,), work=late)
     if said.status == 402:
         if release_first:
@@ -111,14 +111,33 @@ def deduct(terms: Terms, charge_id: str, deadline: float | None = None, *, relea
         if charge.state is not ChargeState.UNCOLLECTED:
             yield Emit("uncollected", settled_fields(charge, via="deduct", amount=charge.share))
         return Pass(Verdict.LATER, account, due, charges=(charge_id,))
-    if said.status == 429:
-        due = max(backoff, now.wall + (said.retry_after or 0))
-        yield Journal(recorded(charge.state, due=due, reason=charge.reason))
-        return Pass(Verdict.LATER, account, due, wait=said.retry_after)
-    if said.status in {401, 403}:
-        due = now.wall + (PARKED_FOR if said.status == 403 else 0)
-        yield Journal(recorded(charge.state, due=due, reason=charge.reason))
-        return Pass(Verdict.PARKED if said.status == 403 else Verdict.PAUSED, account, due)
+    if said.status in {401, 403, 429}:
+        wait = PARKED_FOR if said.status == 403 else said.retry_after or 0.0
+        due = max(backoff, now.wall + wait)
+        yield Journal(recorded(ChargeState.COMMITTED, due=due))
+        verdict = {401: Verdict.PAUSED, 403: Verdict.PARKED, 429: Verdict.LATER}[said.status]
+        return Pass(verdict, account, due, wait=said.retry_after)
     yield Journal(recorded(ChargeState.UNRESOLVED, reason=f"rejected: {said.code}"))
     yield Emit("unresolved", settled_fields(charge, via="deduct", amount=charge.share) | {"reason": said.code})
     return Pass(Verdict.ENDED, account, charges=(charge_id,))
+
+
+def tell_charged(charge: ChargeRow, actual: int | None, late: ChargeRow | None) -> Flow[None]:
+    """Tell what a success came to: an answer may name less, which goes late, or more, which is only told (rule 1)."""
+    amount = charge.share if actual is None else actual
+    yield Emit("charged", settled_fields(charge, via="deduct", amount=amount))
+    if amount > charge.share:
+        yield Emit("excess", settled_fields(charge, via="deduct", amount=amount - charge.share))
+    if late is not None and late.state is ChargeState.UNRESOLVED:
+        yield Emit("unresolved", settled_fields(late, via="deduct", amount=late.share) | {"reason": late.reason})
+
+
+def _forsaken(charge: ChargeRow) -> Flow[ChargeRow]:
+    """Take up a flat price whose gate died without a word: it may have left, and the same id makes no second charge."""
+    now: Moment = yield Now()
+    if charge.due_at is None or now.wall < charge.due_at:
+        return charge
+    kept: Recorded = yield Journal(
+        Deducted(charge.ledger, charge.id, ChargeState.COMMITTED, now.wall, "no answer was recorded", now.wall)
+    )
+    return kept.charge or charge

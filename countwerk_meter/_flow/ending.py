@@ -1,4 +1,4 @@
-"""Journal operations that end a call: the commit that is the charge, the release, the checkpoint, the end of the block."""
+"""Journal operations that end a call: the commit that is the charge, the release, the checkpoint, the block's end."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import TYPE_CHECKING, ClassVar
 
 from countwerk_meter._flow.books import Operation
+from countwerk_meter._flow.legs import OVER, add_late, leg
 from countwerk_meter._flow.rows import CONFIRM, DEDUCT, ChargeRow, ReservationRow
 from countwerk_meter._flow.states import ChargeState, ReservationState
 
 if TYPE_CHECKING:
     from countwerk_meter._flow.books import Books
 
-OVER, LATE = ".over", ".late"
 ROUNDINGS = ("ceil", "carry")
 
 
@@ -41,30 +41,6 @@ class Measured:
     lines: str | None = None
 
 
-def leg(charge: ChargeRow, suffix: str, amount: int, now: float) -> ChargeRow:
-    """Return the part of a charge that goes under an id of its own, as a deduct."""
-    name = charge.parent or charge.id
-    return replace(
-        charge,
-        id=name + suffix,
-        parent=name,
-        state=ChargeState.COMMITTED,
-        epoch=0,
-        reservation_key=None,
-        estimate=0,
-        draw=False,
-        amount=amount,
-        share=amount,
-        exact=None,
-        via=DEDUCT,
-        lines=None,
-        reason=None,
-        committed_at=now,
-        failures=0,
-        due_at=now,
-    )
-
-
 def closing(row: ReservationRow, now: float) -> ReservationRow:
     """Return the reservation, ready for settlement if its block is over and no draw on it is open."""
     if row.state is ReservationState.HELD and row.sealed and row.open_charges == 0:
@@ -76,7 +52,7 @@ def _without(row: ReservationRow, charge: ChargeRow) -> ReservationRow:
     return replace(
         row,
         open_charges=max(row.open_charges - 1, 0),
-        promised=row.promised - (charge.estimate if charge.draw else 0),
+        promised=max(row.promised - (charge.estimate if charge.draw else 0), 0),
     )
 
 
@@ -114,62 +90,69 @@ class Commit(Operation[Committed]):
             return Committed(charge, superseded=True)
         if charge.state is not ChargeState.OPEN:
             return self._late(books, charge)
-        amount = self._whole(books, charge)
         row = books.reservation(charge.reservation_key) if charge.reservation_key else None
-        left = 0
-        if row is not None and row.state is ReservationState.HELD and row.frozen is None:
-            left = row.amount - row.committed
+        held = row is not None and row.state is ReservationState.HELD and row.frozen is None
+        left = row.amount - row.committed if row is not None and held else 0
+        exact = self.measured.exact
+        if held and self.measured.basis == "reserved" and exact <= charge.estimate:
+            # Unknown usage is the call's own estimate, at most what is left of its hold (rule 13).
+            exact = min(exact, Decimal(left))
+        amount = self._whole(books, charge.account_id, exact)
         done = replace(
             charge,
             state=charge.checked_step(ChargeState.COMMITTED if amount else ChargeState.SETTLED),
             amount=amount,
-            exact=str(self.measured.exact),
+            exact=str(exact),
             basis=self.measured.basis,
             lines=self.measured.lines,
             committed_at=self.now,
         )
+        drawn = min(amount, left)
         over: ChargeRow | None = None
-        if row is None or row.state is not ReservationState.HELD or row.frozen is not None:
+        if row is None or not held:
             # Deferred, or the hold has moved on without this draw: it goes under its own id (rule 4).
             done = replace(done, via=DEDUCT, share=amount, due_at=self.now if amount else None)
         elif row.settle_with == DEDUCT:
             done = replace(done, via=DEDUCT, share=amount)
         else:
-            share = min(amount, left)
-            done = replace(done, via=CONFIRM, share=share)
-            if amount > share:
-                over = leg(done, OVER, amount - share, self.now)
-                if share == 0:
-                    done = replace(done, state=ChargeState.SETTLED)
+            done = replace(done, via=CONFIRM, share=drawn)
+            if amount > drawn:
+                over = leg(done, OVER, amount - drawn, self.now)
+                if drawn == 0:
+                    # No confirm carries any of it: it ends as its leg ends.
+                    done = replace(done, via=DEDUCT)
         books.save_charge(done)
         if over is not None:
             books.save_charge(over)
         if row is not None:
             row = _without(row, charge)
-            row = replace(row, committed=row.committed + (done.share if done.via == CONFIRM else 0))
+            # With deducts the hold is only the admission, and yet draws must not add up to more than it.
+            row = replace(row, committed=row.committed + drawn)
             row = closing(replace(row, sealed=row.sealed or self.seal), self.now)
             books.save_reservation(row)
         return Committed(done, _work(row, done, over))
 
-    def _whole(self, books: Books, charge: ChargeRow) -> int:
-        exact = self.measured.exact
+    def _whole(self, books: Books, account_id: str, exact: Decimal) -> int:
         if self.rounding == "ceil":
             return int(exact.to_integral_value(ROUND_CEILING))
-        total = books.carry(self.ledger, charge.account_id) + exact
+        total = books.carry(self.ledger, account_id) + exact
         whole = total.to_integral_value(ROUND_FLOOR)
-        books.set_carry(self.ledger, charge.account_id, total - whole)
+        books.set_carry(self.ledger, account_id, total - whole)
         return int(whole)
 
     def _late(self, books: Books, charge: ChargeRow) -> Committed:
-        known = charge.amount or 0
-        missing = int(self.measured.exact.to_integral_value(ROUND_CEILING)) - known
+        """Charge what recovery left out. `exact` then is all that is known: the same truth adds nothing twice."""
+        known, exact = Decimal(charge.exact or 0), self.measured.exact
+        if exact <= known:
+            return Committed(charge)
+        if self.rounding == "ceil":
+            missing = int(exact.to_integral_value(ROUND_CEILING)) - int(known.to_integral_value(ROUND_CEILING))
+        else:
+            missing = self._whole(books, charge.account_id, exact - known)
+        books.save_charge(replace(charge, exact=str(exact)))
         if missing <= 0:
             return Committed(charge)
-        late = leg(charge, LATE, missing, self.now)
-        if books.charge(self.ledger, late.id) is not None:
-            return Committed(charge, superseded=True)
-        late = replace(late, basis=self.measured.basis, lines=self.measured.lines)
-        books.save_charge(late)
+        late = add_late(books, charge, missing, self.now, basis=self.measured.basis, lines=self.measured.lines)
         return Committed(charge, _work(late), late=missing)
 
 
@@ -188,7 +171,9 @@ class Release(Operation[Committed]):
         charge = books.charge(self.ledger, self.charge_id)
         if charge is None or charge.epoch != self.epoch or charge.state is not ChargeState.OPEN:
             return Committed(charge)
-        done = replace(charge, state=charge.checked_step(ChargeState.CANCELLED), reason=self.reason)
+        done = replace(
+            charge, state=charge.checked_step(ChargeState.CANCELLED), reason=self.reason, exact=None, due_at=None
+        )
         books.save_charge(done)
         row = books.reservation(charge.reservation_key) if charge.reservation_key else None
         if row is not None:
@@ -209,9 +194,7 @@ class Checkpoint(Operation[None]):
     def apply(self, books: Books) -> None:
         charge = books.charge(self.ledger, self.charge_id)
         if charge is not None and charge.epoch == self.epoch and charge.state is ChargeState.OPEN:
-            kept = replace(
-                charge, exact=str(self.measured.exact), basis=self.measured.basis, lines=self.measured.lines
-            )
+            kept = replace(charge, exact=str(self.measured.exact), basis=self.measured.basis, lines=self.measured.lines)
             books.save_charge(kept)
 
 

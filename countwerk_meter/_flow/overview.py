@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from countwerk_meter._flow.books import Books, DueRow
     from countwerk_meter._flow.rows import ChargeRow, ReservationRow
 
+_EVERY = 1_000_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Agenda:
@@ -84,6 +86,7 @@ class Waiting(Operation[bool]):
     owner: str
 
     def apply(self, books: Books) -> bool:
-        closing = books.reservations(self.ledger, frozenset({ReservationState.CLOSING}), 1000)
-        committed = books.charges(self.ledger, frozenset({ChargeState.COMMITTED}), 1000)
+        # All of them: this owner's may stand behind any number of another's.
+        closing = books.reservations(self.ledger, frozenset({ReservationState.CLOSING}), _EVERY)
+        committed = books.charges(self.ledger, frozenset({ChargeState.COMMITTED}), _EVERY)
         return any(row.owner == self.owner for row in (*closing, *committed))

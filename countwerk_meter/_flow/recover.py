@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, ClassVar
 
+from countwerk_meter._flow.begin import orphaned
 from countwerk_meter._flow.books import Operation
 from countwerk_meter._flow.ending import Commit, Measured, Release
 from countwerk_meter._flow.rows import DEDUCT
@@ -59,18 +60,7 @@ class Adopt(Operation[Recovered]):
             row = replace(row, owner=self.owner, epoch=row.epoch + 1)  # noqa: PLW2901 - the row, moved on
             if row.state is ReservationState.REQUESTED:
                 orphans += 1
-                row = replace(  # noqa: PLW2901
-                    row,
-                    state=row.checked_step(ReservationState.ORPHAN_POSSIBLE),
-                    reason="its process died while reserving",
-                    sealed=True,
-                    due_at=row.created_at + row.validity * 60 + 60,
-                )
-                for charge in books.charges_of(row.key):
-                    if charge.state is ChargeState.OPEN:
-                        books.save_charge(
-                            replace(charge, state=charge.checked_step(ChargeState.ORPHANED), owner=self.owner)
-                        )
+                row = orphaned(books, row, "its process died while reserving", row.created_at)  # noqa: PLW2901
             else:
                 resumed += 1
                 if row.state is ReservationState.HELD and row.open_charges == 0:
@@ -78,13 +68,12 @@ class Adopt(Operation[Recovered]):
                         row, sealed=True, state=row.checked_step(ReservationState.CLOSING), due_at=self.now
                     )
             books.save_reservation(row)
-        for charge in books.charges(self.ledger, frozenset({ChargeState.OPEN, *WAITING}), _EVERY):
+        for charge in reversed(books.charges(self.ledger, frozenset({ChargeState.OPEN, *WAITING}), _EVERY)):
             if charge.owner != self.dead:
                 continue
             charge = replace(charge, owner=self.owner)  # noqa: PLW2901 - the charge, moved on
             if charge.state is not ChargeState.OPEN:
-                due = charge.due_at if charge.due_at is not None or charge.via != DEDUCT else None
-                books.save_charge(replace(charge, due_at=due))
+                books.save_charge(charge)
                 resumed += 1
             elif charge.via == DEDUCT and charge.amount is not None:
                 # A flat price that may have left: the same id makes no second charge, so it is sent until answered.

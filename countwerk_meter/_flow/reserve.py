@@ -7,17 +7,19 @@ has no key (money rule 3).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from countwerk_meter._flow.backoff import GATE_BASE, GATE_CAP, ceiling
+from countwerk_meter._flow.abandon import Abandon
+from countwerk_meter._flow.backoff import FORSAKEN_AFTER, GATE_BASE, GATE_CAP, ceiling
 from countwerk_meter._flow.begin import Begin, Begun, Debt, Defer, Deny, Draw, Fail, Held, MarkHeld
-from countwerk_meter._flow.commands import Emit, Interrupted, Journal, Now, Send, Sleep
+from countwerk_meter._flow.commands import Emit, Interrupted, InterruptedInDoubt, Journal, Now, Send, Sleep
 from countwerk_meter._flow.deduct import deduct
-from countwerk_meter._flow.states import ChargeState, ReservationState
+from countwerk_meter._flow.states import ChargeState
+from countwerk_meter._flow.verdict import Verdict
 from countwerk_meter._wire import requests
 from countwerk_meter._wire.models import LedgerReservation, PurchaseLinks
 from countwerk_meter._wire.replies import Answer, InDoubt, NotSent, to_error
@@ -82,18 +84,33 @@ def reserve(terms: Terms, charge: ChargeRow, hold: ReservationRow, *, shared: bo
 
     """
     start: Moment = yield Now()
+    # Should this gate die without a word, its row falls due by itself (I8).
+    hold = replace(hold, due_at=start.wall + terms.reserve_timeout + FORSAKEN_AFTER)
+    try:
+        return (yield from _reserve(terms, charge, hold, start, shared=shared))
+    except Interrupted as cut:
+        now: Moment = yield Now()
+        doubt = isinstance(cut, InterruptedInDoubt)
+        yield Journal(Abandon(charge, now.wall, hold, doubt))
+        if doubt:
+            yield Emit("orphan_possible", _fields(charge, amount=hold.amount, reason="interrupted while reserving"))
+        raise
+
+
+def _reserve(terms: Terms, charge: ChargeRow, hold: ReservationRow, start: Moment, *, shared: bool) -> Flow[Gate]:
     deadline = start.monotonic + terms.reserve_timeout
-    begun: Begun = yield Journal(Begin(charge, hold, terms.debt_limit, shared))
-    if begun.met is None and begun.debt.above(terms.debt_limit):
-        yield from _collect(terms, begun.debt, deadline)
+    begun: Begun = yield Journal(Begin(charge, hold, terms.debt_limit, shared, collect=True))
+    if begun.met is None and begun.debt.total:
+        # At most half of the budget: what cannot be collected now must not keep the call from its answer.
+        yield from _collect(terms, begun.debt, start.monotonic + terms.reserve_timeout / 2)
         begun = yield Journal(Begin(charge, hold, terms.debt_limit, shared))
     if begun.met is not None:
         return met_again(terms, charge, begun.met)
     assert begun.charge is not None
-    charge = begun.charge
     if begun.debt.above(terms.debt_limit):
         held: Held = yield Journal(Deny(charge, "debt"))
         raise (yield from denied(terms, charge, begun.debt.total + hold.amount, held, deadline))
+    charge = begun.charge
     request = requests.reserve(
         hold.account_id,
         hold.operation,
@@ -101,7 +118,7 @@ def reserve(terms: Terms, charge: ChargeRow, hold: ReservationRow, *, shared: bo
         validity_minutes=hold.validity,
         description=described(hold.description, charge.id),
     )
-    reply = yield from _send(request, deadline, charge, hold)
+    reply = yield from _until_answered(request, deadline)
     now: Moment = yield Now()
     if isinstance(reply, Answer) and reply.envelope.ok:
         row = yield from _held(reply, hold, now)
@@ -112,21 +129,14 @@ def reserve(terms: Terms, charge: ChargeRow, hold: ReservationRow, *, shared: bo
     return (yield from _not_held(terms, charge, hold, request, reply, now, deadline))
 
 
-def _send(request: LedgerRequest, deadline: float, charge: ChargeRow, hold: ReservationRow) -> Flow[Reply]:
-    try:
-        return (yield from _until_answered(request, deadline))
-    except Interrupted:
-        now: Moment = yield Now()
-        orphan, orphaned = ReservationState.ORPHAN_POSSIBLE, ChargeState.ORPHANED
-        yield Journal(Fail(hold.key, charge.id, orphan, orphaned, "interrupted while reserving", now.wall))
-        raise
-
-
 def _until_answered(request: LedgerRequest, deadline: float) -> Flow[Reply]:
     """Send until it was sent: only NotSent and a definite 429 go again, inside the budget (assumption A1)."""
     attempt = 0
     while True:
-        reply: Reply = yield Send(request, deadline)
+        try:
+            reply: Reply = yield Send(request, deadline)
+        except Interrupted:
+            raise InterruptedInDoubt from None
         wait, jitter = ceiling(attempt, base=GATE_BASE, cap=GATE_CAP), True
         if isinstance(reply, Answer) and reply.envelope.status == 429:
             if reply.envelope.retry_after is not None:
@@ -146,13 +156,18 @@ def _held(reply: Answer, hold: ReservationRow, now: Moment) -> Flow[ReservationR
         made = LedgerReservation.model_validate(data)
     except ValidationError:
         return None
-    expires = made.expires_at
+    # The ledger's clock, or none: this machine's says nothing about a hold (money rule 6).
+    ledger = reply.server_time if reply.server_time is not None else now.ledger
+    expires, until = made.expires_at, None
     if expires is not None:
         until = (expires if expires.tzinfo else expires.replace(tzinfo=UTC)).timestamp()
-    else:
-        until = (reply.server_time or now.wall) + hold.validity * 60
+    elif ledger is not None:
+        until = ledger + hold.validity * 60
+    left = until - ledger if until is not None and ledger is not None else hold.validity * 60
     amount = made.amount if 0 < made.amount <= hold.amount else hold.amount
-    row: ReservationRow | None = yield Journal(MarkHeld(hold.key, made.reservation_id, amount, until))
+    row: ReservationRow | None = yield Journal(
+        MarkHeld(hold.key, made.reservation_id, amount, until, now.wall + max(left, 0) + 60, now.wall)
+    )
     return row
 
 
@@ -166,24 +181,22 @@ def _not_held(
     deadline: float,
 ) -> Flow[Gate]:
     """Every other outcome of the reserve row in design.md's table."""
-    refused, orphan = ReservationState.REFUSED, ReservationState.ORPHAN_POSSIBLE
     if isinstance(reply, Answer) and reply.envelope.status == 402:
-        held: Held = yield Journal(
-            Fail(hold.key, charge.id, refused, ChargeState.DENIED, "insufficient credits", now.wall)
-        )
+        held: Held = yield Journal(Fail(hold, ChargeState.DENIED, "insufficient credits", now.wall))
         raise (yield from denied(terms, charge, hold.amount, held, deadline))
     error = to_error(request, reply)
     if isinstance(reply, InDoubt):
-        yield Journal(Fail(hold.key, charge.id, orphan, ChargeState.ORPHANED, reply.reason, now.wall))
+        held = yield Journal(Fail(hold, ChargeState.ORPHANED, reply.reason, now.wall))
         yield Emit("orphan_possible", _fields(charge, amount=hold.amount, reason=reply.reason))
     else:
-        yield Journal(Fail(hold.key, charge.id, refused, ChargeState.CANCELLED, _why(reply), now.wall))
+        held = yield Journal(Fail(hold, ChargeState.CANCELLED, _why(reply), now.wall))
         yield Emit("refused", _fields(charge, amount=hold.amount, reason=_why(reply)))
     if terms.on_unavailable != "defer" or not isinstance(error, LedgerUnavailableError):
         raise error
-    deferred: Begun = yield Journal(Defer(terms.ledger, charge.id, terms.debt_limit))
+    deferred: Begun = yield Journal(Defer(charge, terms.debt_limit))
+    if deferred.met is not None:
+        raise error
     if deferred.charge is None:
-        held = yield Journal(Deny(charge, "debt"))
         raise (yield from denied(terms, charge, deferred.debt.total, held, deadline))
     yield Emit("deferred", _fields(charge, amount=charge.estimate))
     return Gate(deferred.charge)
@@ -205,12 +218,14 @@ def _fields(charge: ChargeRow, **more: Any) -> dict[str, Any]:
 
 
 def _collect(terms: Terms, debt: Debt, deadline: float) -> Flow[None]:
-    """Try to collect a debt before refusing on its account (money rule 14)."""
+    """Try to collect a debt before refusing on its account (money rule 14), oldest first, until one does not end."""
     for charge_id in debt.collectable:
         now: Moment = yield Now()
         if now.monotonic >= deadline:
             return
-        yield from deduct(terms, charge_id, deadline)
+        made = yield from deduct(terms, charge_id, deadline)
+        if made.verdict is not Verdict.ENDED:
+            return
 
 
 def denied(
@@ -258,7 +273,12 @@ def purchase_options(
 
 def draw(terms: Terms, charge: ChargeRow, reservation_key: str) -> Flow[Gate | None]:
     """Begin a charge on an open reservation, without a round trip; None: it does not fit what is left."""
-    begun: Begun | None = yield Journal(Draw(charge, reservation_key))
+    now: Moment = yield Now()
+    try:
+        begun: Begun | None = yield Journal(Draw(charge, reservation_key, now.ledger))
+    except Interrupted:
+        yield Journal(Abandon(charge, now.wall))
+        raise
     if begun is None:
         return None
     if begun.met is not None:

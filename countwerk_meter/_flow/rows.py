@@ -1,4 +1,8 @@
-"""The two rows of the journal: what is held on the ledger, and what is drawn from it. They hold no secret, prompt or URL."""
+"""
+The two rows of the journal: what is held on the ledger, and what is drawn from it. They hold no secret, prompt or URL.
+
+What a row may never become is said here once for every store (I7).
+"""
 
 from __future__ import annotations
 
@@ -97,3 +101,23 @@ class ChargeRow:
         if state is not self.state and state not in CHARGE_STEPS[self.state]:
             raise JournalError(f"a charge cannot go from {self.state} to {state}")
         return state
+
+
+def checked_reservation(before: ReservationRow | None, after: ReservationRow) -> ReservationRow:
+    """Return `after` if it may replace `before`: no forbidden step, no confirm after a cancel, no other amount (I7)."""
+    if before is not None:
+        before.checked_step(after.state)
+        if before.cancels and after.confirms > before.confirms:
+            raise JournalError("no confirm leaves after a cancel was committed")
+        if before.frozen is not None and after.frozen != before.frozen:
+            raise JournalError("attempt 1 froze the amount of a reservation")
+    return after
+
+
+def checked_charge(before: ChargeRow | None, after: ChargeRow) -> ChargeRow:
+    """Return `after` if it may replace `before`: no forbidden step, and what is settled keeps its amount (I7)."""
+    if before is not None:
+        before.checked_step(after.state)
+        if before.state is ChargeState.SETTLED and after.amount != before.amount:
+            raise JournalError("a settled charge keeps its amount")
+    return after

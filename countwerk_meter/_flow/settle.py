@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from countwerk_meter._flow.attempts import (
     CANCEL,
+    INFERRED,
     Claim,
     CloseAttempt,
     Confirmed,
@@ -20,16 +21,18 @@ from countwerk_meter._flow.attempts import (
     ExpireOrphan,
     Lapse,
     Load,
+    NotThere,
     OpenAttempt,
     Postpone,
 )
 from countwerk_meter._flow.backoff import PARKED_FOR, SETTLE_BASE, SETTLE_CAP, ceiling
-from countwerk_meter._flow.clock import GUARD_SECONDS, Life, life_of
+from countwerk_meter._flow.begin import Forsake
+from countwerk_meter._flow.clock import Life, life_of, surely_over
 from countwerk_meter._flow.commands import Emit, Journal, Now, Send
 from countwerk_meter._flow.deduct import deduct, settled_fields
 from countwerk_meter._flow.reserve import described
 from countwerk_meter._flow.rows import CONFIRM, DEDUCT, ChargeRow, ReservationRow
-from countwerk_meter._flow.states import WAITING, ReservationState
+from countwerk_meter._flow.states import WAITING, ChargeState, ReservationState
 from countwerk_meter._flow.verdict import Pass, Verdict
 from countwerk_meter._wire import requests
 from countwerk_meter._wire.replies import Answer, InDoubt
@@ -49,6 +52,8 @@ def settle(terms: Terms, key: str) -> Flow[Pass]:
         return Pass(Verdict.ENDED, "")
     row = claim.row
     yield Emit("settling", {"traces": tuple((charge.trace_id, charge.span_id) for charge in claim.charges)})
+    if row.state is ReservationState.REQUESTED:
+        return (yield from _forsaken(row))
     if row.state is ReservationState.ORPHAN_POSSIBLE:
         return (yield from _expire_orphan(row))
     if row.state is ReservationState.HELD:
@@ -77,6 +82,19 @@ def probe(terms: Terms, account_id: str) -> Flow[Pass]:
     return Pass(Verdict.ENDED, account_id)
 
 
+def _forsaken(row: ReservationRow) -> Flow[Pass]:
+    """Take up a reserve whose gate died without a word, once it is sure that it did."""
+    now: Moment = yield Now()
+    if row.due_at is None or now.wall < row.due_at:
+        return Pass(Verdict.LATER, row.account_id, row.due_at)
+    orphan: ReservationRow | None = yield Journal(Forsake(row.key, now.wall))
+    if orphan is None:
+        return Pass(Verdict.LATER, row.account_id, now.wall)
+    fields = {"account_id": row.account_id, "operation": row.operation, "amount": row.amount}
+    yield Emit("orphan_possible", fields | {"reason": orphan.reason})
+    return Pass(Verdict.LATER, row.account_id, orphan.due_at)
+
+
 def _expire_orphan(row: ReservationRow) -> Flow[Pass]:
     now: Moment = yield Now()
     # No ledger time is known for a hold that may not exist: its whole validity is waited out, and a minute more.
@@ -91,14 +109,22 @@ def _lapse(terms: Terms, row: ReservationRow) -> Flow[Pass]:
     moment, failed = yield from _ledger_time(terms, row)
     if failed is not None:
         return failed
-    life = life_of(row, moment)
-    if life is not Life.EXPIRED:
-        left = 60.0 if moment.ledger is None or row.expires_at is None else row.expires_at - moment.ledger + 1
-        yield Journal(Postpone(row.key, moment.wall + max(left, 1.0)))
-        return Pass(Verdict.LATER, row.account_id, moment.wall + max(left, 1.0))
-    work: tuple[str, str] | None = yield Journal(Lapse(row.key, moment.wall))
+    if life_of(row, moment) is not Life.EXPIRED:
+        # The ledger named no end: its validity is waited out on this machine's clock, and nothing is inferred from it.
+        left = row.created_at + row.validity * 60 + 60 - moment.wall
+        if moment.ledger is not None and row.expires_at is not None:
+            left = max(row.expires_at - moment.ledger + 1, 1.0)
+        elif row.expires_at is not None:
+            left = 60.0
+        if left > 0:
+            yield Journal(Postpone(row.key, moment.wall + left, failed=False))
+            return Pass(Verdict.LATER, row.account_id, moment.wall + left)
+    lapsed: ReservationRow | None = yield Journal(Lapse(row.key, moment.wall))
+    if lapsed is None:
+        return Pass(Verdict.LATER, row.account_id, moment.wall)
     yield Emit("lapsed", {"account_id": row.account_id, "operation": row.operation, "amount": row.amount})
-    return Pass(Verdict.ENDED, row.account_id, work=() if work is None else (work,))
+    work = (("reservation", row.key),) if lapsed.state is ReservationState.CLOSING else ()
+    return Pass(Verdict.ENDED, row.account_id, work=work)
 
 
 def _ledger_time(terms: Terms, row: ReservationRow) -> Flow[tuple[Moment, Pass | None]]:
@@ -171,9 +197,9 @@ def _confirm(terms: Terms, claim: Claim) -> Flow[Pass]:
         yield Journal(Postpone(row.key, backoff, doubtful_confirm=True))
         return Pass(Verdict.DOUBTFUL, account, backoff)
     if said.status == 402:
-        if row.confirms_open:
-            return (yield from _unresolved(row, "refused in doubt", now, closes=CONFIRM))
         closed: ReservationRow = yield Journal(CloseAttempt(row.key, CONFIRM, delivered=True, due_at=now.wall))
+        if closed.confirms_open:
+            return (yield from _unresolved(row, "refused in doubt", now))
         return (yield from _cancel(terms, closed, then_deduct=True))
     if said.status == 404 and said.code == _NOT_FOUND:
         return (yield from _vanished(row, now))
@@ -196,10 +222,18 @@ def _whole(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _confirmed(row: ReservationRow, actual: int | None, now: Moment, *, inferred: bool = False) -> Flow[Pass]:
-    ended: Ended = yield Journal(Confirmed(row.key, actual, now.wall, inferred))
+def _confirmed(row: ReservationRow, actual: int | None, now: Moment) -> Flow[Pass]:
+    ended: Ended = yield Journal(Confirmed(row.key, actual, now.wall))
+    return (yield from _told(row, ended))
+
+
+def _told(row: ReservationRow, ended: Ended) -> Flow[Pass]:
+    """Tell what became of each charge that a reservation carried."""
     for charge in ended.charges:
-        if charge.share:
+        if charge.state is ChargeState.UNRESOLVED:
+            fields = settled_fields(charge, via=charge.via, amount=charge.share)
+            yield Emit("unresolved", fields | {"reason": charge.reason})
+        elif charge.share:
             yield Emit("charged", settled_fields(charge, via=CONFIRM, amount=charge.share))
     if ended.excess:
         yield Emit("excess", {"account_id": row.account_id, "amount": ended.excess, "operation": row.operation})
@@ -208,20 +242,18 @@ def _confirmed(row: ReservationRow, actual: int | None, now: Moment, *, inferred
 
 
 def _vanished(row: ReservationRow, now: Moment) -> Flow[Pass]:
-    """Read a 404 on a confirm: only time and the earlier attempts say what it means (money rule 8)."""
+    """Read a 404 on a confirm: only time and the other attempts say what it means (money rule 8)."""
     alive = life_of(row, now) is Life.ALIVE
-    if alive and row.confirms_open and row.cancels == 0:
-        yield Emit("inferred", {"account_id": row.account_id, "amount": row.frozen or row.committed})
-        return (yield from _confirmed(row, None, now, inferred=True))
     first = row.confirms_open == 0 and not row.confirm_delivered
-    return (yield from _unresolved(row, "vanished" if alive and first else "expired", now, closes=CONFIRM))
+    ended: Ended = yield Journal(NotThere(row.key, alive, first, now.wall))
+    if ended.row is not None and ended.row.reason == INFERRED and ended.charges:
+        yield Emit("inferred", {"account_id": row.account_id, "amount": row.frozen or row.committed})
+    return (yield from _told(row, ended))
 
 
 def _unresolved(row: ReservationRow, reason: str, now: Moment, *, closes: str | None = None) -> Flow[Pass]:
     ended: Ended = yield Journal(End(row.key, ReservationState.UNRESOLVED, reason, now.wall, closes=closes))
-    for charge in ended.charges:
-        yield Emit("unresolved", settled_fields(charge, via=CONFIRM, amount=charge.share) | {"reason": reason})
-    return Pass(Verdict.ENDED, row.account_id, charges=tuple(charge.id for charge in ended.charges))
+    return (yield from _told(row, ended))
 
 
 def _cancel(terms: Terms, row: ReservationRow, *, then_deduct: bool = False) -> Flow[Pass]:
@@ -229,11 +261,9 @@ def _cancel(terms: Terms, row: ReservationRow, *, then_deduct: bool = False) -> 
     then_deduct = then_deduct or row.cancel_then_deduct
     start: Moment = yield Now()
     account = row.account_id
-    if not then_deduct and _surely_over(row, start):
-        return (yield from _ended(row, ReservationState.EXPIRED, "expired", start))
-    opened: ReservationRow | None = yield Journal(
-        OpenAttempt(row.key, row.epoch, CANCEL, then_deduct=then_deduct)
-    )
+    if not then_deduct and surely_over(row, start):
+        return (yield from _ended(row, ReservationState.EXPIRED, "expired", start, closes=None))
+    opened: ReservationRow | None = yield Journal(OpenAttempt(row.key, row.epoch, CANCEL, then_deduct=then_deduct))
     if opened is None:
         return Pass(Verdict.LATER, account, start.wall + 1)
     assert opened.reservation_id is not None
@@ -242,7 +272,7 @@ def _cancel(terms: Terms, row: ReservationRow, *, then_deduct: bool = False) -> 
     now: Moment = yield Now()
     backoff = now.wall + ceiling(row.failures, base=SETTLE_BASE, cap=SETTLE_CAP)
     if isinstance(reply, InDoubt):
-        if then_deduct:
+        if then_deduct and life_of(row, now) is not Life.ALIVE:
             return (yield from _unresolved(row, "expired", now))
         due = max(backoff, now.wall + (reply.retry_after or 0))
         yield Journal(Postpone(row.key, due))
@@ -267,18 +297,17 @@ def _cancel(terms: Terms, row: ReservationRow, *, then_deduct: bool = False) -> 
     return (yield from _unresolved(row, reason, now, closes=CANCEL))
 
 
-def _surely_over(row: ReservationRow, moment: Moment) -> bool:
-    """Whether the hold ended by its own validity, well past the guard: then nothing has to be sent."""
-    if moment.ledger is None or row.expires_at is None:
-        return False
-    return moment.ledger > row.expires_at + GUARD_SECONDS
-
-
 def _ended(
-    row: ReservationRow, state: ReservationState, reason: str | None, now: Moment, *, deduct: bool = False
+    row: ReservationRow,
+    state: ReservationState,
+    reason: str | None,
+    now: Moment,
+    *,
+    deduct: bool = False,
+    closes: str | None = CANCEL,
 ) -> Flow[Pass]:
-    ended: Ended = yield Journal(End(row.key, state, reason, now.wall, deduct=deduct, closes=CANCEL))
-    return Pass(Verdict.ENDED, row.account_id, work=_charges(ended))
+    ended: Ended = yield Journal(End(row.key, state, reason, now.wall, deduct=deduct, closes=closes))
+    return (yield from _told(row, ended))
 
 
 def _deduct_then_cancel(terms: Terms, claim: Claim) -> Flow[Pass]:
@@ -299,12 +328,10 @@ def _deduct_then_cancel(terms: Terms, claim: Claim) -> Flow[Pass]:
         if made.verdict is Verdict.ENDED:
             continue
         now: Moment = yield Now()
-        if made.verdict is Verdict.RELEASE or _surely_over(row, now):
+        if made.verdict is Verdict.RELEASE or surely_over(row, now):
             break
         due = made.due_at or now.wall
         yield Journal(Postpone(row.key, due))
         return Pass(made.verdict, row.account_id, due, tuple(work), tuple(ended), made.wait)
     done = yield from _cancel(terms, row)
-    return Pass(
-        done.verdict, row.account_id, done.due_at, (*work, *done.work), (*ended, *done.charges), done.wait
-    )
+    return Pass(done.verdict, row.account_id, done.due_at, (*work, *done.work), (*ended, *done.charges), done.wait)

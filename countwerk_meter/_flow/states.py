@@ -48,7 +48,8 @@ RESERVATION_STEPS: Final[Mapping[ReservationState, frozenset[ReservationState]]]
         _R.REQUESTED: frozenset({_R.HELD, _R.REFUSED, _R.ORPHAN_POSSIBLE}),
         _R.HELD: frozenset({_R.CLOSING, _R.EXPIRED}),
         _R.CLOSING: frozenset({_R.CONFIRMED, _R.CANCELLED, _R.EXPIRED, _R.UNRESOLVED}),
-        _R.ORPHAN_POSSIBLE: frozenset({_R.EXPIRED}),
+        # Its answer came after all, too late for the call: the hold has a name now and is given back (I4).
+        _R.ORPHAN_POSSIBLE: frozenset({_R.EXPIRED, _R.CLOSING}),
         # A late definite success is the one truth that may still arrive after the client gave up deciding.
         _R.UNRESOLVED: frozenset({_R.CONFIRMED}),
         _R.CONFIRMED: frozenset(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import threading
 import warnings
 from decimal import Decimal
 from typing import TYPE_CHECKING, Self
@@ -40,7 +41,8 @@ class Mode(enum.Enum):
 
     OWN = "own"  # its own hold
     DRAW = "draw"  # drawn on the enclosing block's hold
-    COVERED = "covered"  # counted elsewhere: inside a flat price, or inside a model call that is metered already
+    COVERED = "covered"  # inside a flat price: what it uses is noted there, not added
+    ASIDE = "aside"  # inside a model call that an integration meters: counted there, once
     REPLAYED = "replayed"  # charged before; the work goes on and nothing more is charged
 
 
@@ -65,6 +67,7 @@ class Reservation:
         self._cancelled: str | None = None
         self._yielded = False
         self._scope: AbstractContextManager[None] | None = None
+        self._lock = threading.Lock()
         self.open = False
         self.draws = 0
         self.fundings: list[str] = []
@@ -157,10 +160,10 @@ class Reservation:
         if dimensions:
             measured = measured + Usage(dimensions=dict(dimensions))
         named = {**({"model": model} if model else {}), **(attributes or {})}
-        target: Reservation | None = self
-        while target is not None and target._mode is Mode.COVERED:
+        target = self
+        while target._mode is Mode.COVERED and target._parent is not None:
             target = target._parent
-        if target is not None:
+        if target._mode is not Mode.ASIDE:
             target._records.add(measured, named, counted=counted)
 
     def settle(self, amount: int) -> None:
@@ -318,11 +321,14 @@ class Reservation:
         if self.open or self._charge is not None:
             raise ConfigurationError("a reservation is used once: call meter.reserve(...) again")
         parent = self.usable_parent()
-        if scope.in_model_call() or (parent is not None and parent.flat):
+        if scope.in_model_call():
+            self._mode = Mode.ASIDE
+        elif parent is not None and parent.flat:
             self._mode = Mode.COVERED
-            self.open = True
-            return True
-        return False
+        else:
+            return False
+        self.open = True
+        return True
 
     def _passed(self, gate: Gate) -> None:
         self._charge = gate.charge
@@ -345,10 +351,11 @@ class Reservation:
             self.finish_now()
 
     def _end(self, error: BaseException | None) -> Future[Committed] | None:
-        if not self.open:
-            return None
-        self.open = False
-        if self._mode in {Mode.COVERED, Mode.REPLAYED}:
+        with self._lock:
+            if not self.open:
+                return None
+            self.open = False
+        if self._mode in {Mode.COVERED, Mode.ASIDE, Mode.REPLAYED}:
             return None
         assert self._charge is not None
         ending = self._ending(error)

@@ -117,8 +117,7 @@ class CreditsMiddleware:
             await exchange.release()
 
     async def _request(self, scope: Scope, exchange: Exchange) -> None:
-        method = scope["method"].upper()
-        route = find(self._routes, scope, lambda route: method in route.methods)
+        route = find(self._routes, scope, scope["method"].upper())
         if route is None:
             await self.app(scope, exchange.receive, exchange.send)
             return
@@ -154,7 +153,7 @@ class CreditsMiddleware:
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         surround: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-        if find(self._routes, scope, lambda _: True) is not None:
+        if find(self._routes, scope, None) is not None:
             account_id = await given(self._account_id, scope)
             surround = _nobody() if account_id is None else surroundings.account(account_id)
         with surround:

@@ -17,7 +17,7 @@ from countwerk_meter.errors import ConfigurationError
 from countwerk_meter.usage import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from countwerk_meter.asgi.protocol import Asked, Scope
     from countwerk_meter.events import Step
@@ -118,10 +118,15 @@ class Route:
         )
 
 
-def find(routes: Iterable[Route], scope: Scope, fits: Callable[[Route], bool]) -> Route | None:
-    """Return the first route that fits and covers the request's path."""
+def find(routes: Iterable[Route], scope: Scope, method: str | None) -> Route | None:
+    """Return the first route of this method (None: of any) that covers the request's path."""
     paths = _paths(scope)
-    return next((route for route in routes if fits(route) and any(route.covers(path) for path in paths)), None)
+    for route in routes:
+        if method is None or method in route.methods:
+            for path in paths:
+                if route.covers(path):
+                    return route
+    return None
 
 
 def _paths(scope: Scope) -> tuple[str, ...]:

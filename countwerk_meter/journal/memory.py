@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from countwerk_meter._flow.begin import DEFERRED
 from countwerk_meter._flow.books import DueRow
-from countwerk_meter._flow.states import HOLDING, RESERVATION_STEPS, WAITING, ChargeState, ReservationState
+from countwerk_meter._flow.rows import checked_charge, checked_reservation
+from countwerk_meter._flow.states import HOLDING, WAITING, ChargeState, ReservationState
 from countwerk_meter.errors import JournalError
-from countwerk_meter.journal.port import Journal
+from countwerk_meter.journal.port import Journal, refused, running
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -59,11 +60,7 @@ class _Books:
         return self._charges.get((ledger, charge_id))
 
     def charges_of(self, reservation_key: str) -> list[ChargeRow]:
-        rows = [
-            row
-            for row in self._charges.values()
-            if row.reservation_key == reservation_key and row.parent is None
-        ]
+        rows = [row for row in self._charges.values() if row.reservation_key == reservation_key and row.parent is None]
         return sorted(rows, key=lambda row: (_NEVER if row.committed_at is None else row.committed_at, row.id))
 
     def open_reservations(self, ledger: str, account_id: str) -> list[ReservationRow]:
@@ -114,9 +111,9 @@ class _Books:
         return sorted(rows, key=lambda row: (row.created_at, row.key))[:limit]
 
     def owners(self, ledger: str) -> set[str]:
-        reservations = {row.owner for row in self._reservations.values() if row.ledger == ledger and RESERVATION_STEPS[row.state]}
         live = {ChargeState.OPEN, *WAITING}
-        return reservations | {row.owner for row in self._charges.values() if row.ledger == ledger and row.state in live}
+        held = (row.owner for row in self._reservations.values() if row.ledger == ledger and row.state in HOLDING)
+        return {*held, *(row.owner for row in self._charges.values() if row.ledger == ledger and row.state in live)}
 
     def carry(self, ledger: str, account_id: str) -> Decimal:
         return self._carry.get((ledger, account_id), Decimal(0))
@@ -125,12 +122,12 @@ class _Books:
         self._put(self._carry, (ledger, account_id), fraction)
 
     def save_reservation(self, row: ReservationRow) -> None:
-        self._put(self._reservations, row.key, row)
+        self._put(self._reservations, row.key, checked_reservation(self.reservation(row.key), row))
         if row.reservation_id is not None:
             self._put(self._ids, (row.ledger, row.reservation_id), row.key)
 
     def save_charge(self, row: ChargeRow) -> None:
-        self._put(self._charges, (row.ledger, row.id), row)
+        self._put(self._charges, (row.ledger, row.id), checked_charge(self.charge(row.ledger, row.id), row))
 
 
 class MemoryJournal(Journal):
@@ -147,17 +144,23 @@ class MemoryJournal(Journal):
         return "memory:"
 
     def submit(self, operation: Operation[T]) -> Future[T]:
-        future: Future[T] = Future()
+        future: Future[T] = running()
+        result: Any = None
+        failure: Exception | None = None
         with self._lock:
-            if self._closed:
-                future.set_exception(JournalError("the journal memory: is closed"))
-                return future
             self._books.begin()
             try:
-                future.set_result(operation.apply(self._books))
+                if self._closed:
+                    raise JournalError("the journal memory: is closed")
+                result = operation.apply(self._books)
             except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to whoever waits
                 self._books.roll_back()
-                future.set_exception(error)
+                failure = refused(self.name, error)
+        # Outside the lock: whoever is called back may submit again.
+        if failure is None:
+            future.set_result(result)
+        else:
+            future.set_exception(failure)
         return future
 
     def join(self, owner: str) -> None:

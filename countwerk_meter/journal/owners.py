@@ -38,8 +38,13 @@ class OwnerLocks:
             handle = os.open(self._path(owner), os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
+        except OSError:
+            return True  # another user's, say: what cannot be told dead is alive
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Dead, and an owner's name is never used again: nobody else will tidy up after it.
+            with contextlib.suppress(FileNotFoundError):
+                self._path(owner).unlink()
         except BlockingIOError:
             return True
         finally:

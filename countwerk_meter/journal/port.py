@@ -7,11 +7,12 @@ A store only reads and writes rows; the rules live in the operations.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, TypeVar
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from countwerk_meter.errors import CountwerkError, JournalError
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from countwerk_meter._flow.books import Operation
 
 T = TypeVar("T")
@@ -57,3 +58,17 @@ class Journal(ABC):
     def run(self, operation: Operation[T]) -> T:
         """Carry out one operation and wait for it."""
         return self.submit(operation).result()
+
+
+def running() -> Future[Any]:
+    """Return a future that nobody can cancel: what was queued is carried out, whoever stops waiting for it."""
+    future: Future[Any] = Future()
+    future.set_running_or_notify_cancel()
+    return future
+
+
+def refused(name: str, error: Exception) -> CountwerkError:
+    """Return what a step that failed is told as: an error of ours as it is, everything else as a `JournalError`."""
+    if isinstance(error, CountwerkError):
+        return error
+    return JournalError(f"the journal {name} refused a step: {type(error).__name__}: {error}")

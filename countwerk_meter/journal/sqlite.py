@@ -7,18 +7,20 @@ before they are answered; the others need only survive the process. The file is 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import sqlite3
 import threading
+import weakref
 from concurrent.futures import Future
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from countwerk_meter.errors import CountwerkError, JournalError
+from countwerk_meter.errors import JournalError
 from countwerk_meter.journal.owners import OwnerLocks
-from countwerk_meter.journal.port import Journal
+from countwerk_meter.journal.port import Journal, refused, running
+from countwerk_meter.journal.sqlite_file import opened
 from countwerk_meter.journal.sqlite_rows import SqliteBooks
 
 if TYPE_CHECKING:
@@ -26,11 +28,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-APPLICATION_ID: Final = 0x43574D31
-SCHEMA_VERSION: Final = 1
 _GROUP: Final = 256
-_CHECKED_BYTES: Final = 64 << 20
-_BUSY_SECONDS: Final = 5.0
+_JOURNALS: weakref.WeakSet[SqliteJournal] = weakref.WeakSet()
 
 
 class SqliteJournal(Journal):
@@ -55,39 +54,45 @@ class SqliteJournal(Journal):
         self._lock = threading.Lock()
         self._closed = False
         self._start()
+        _JOURNALS.add(self)
 
     @property
     def name(self) -> str:
         return str(self._path)
 
     def _start(self) -> None:
+        connection = opened(self._path)
         self._pid = os.getpid()
         self._queue: queue.SimpleQueue[tuple[Operation[Any], Future[Any]] | None] = queue.SimpleQueue()
-        connection = _opened(self._path)
         self._thread = threading.Thread(
             target=self._write, args=(connection, self._queue), name="countwerk-journal", daemon=True
         )
         self._thread.start()
 
     def submit(self, operation: Operation[T]) -> Future[T]:
-        future: Future[T] = Future()
-        if self._pid != os.getpid():
-            with self._lock:
+        future: Future[T] = running()
+        with self._lock:
+            try:
+                if self._closed:
+                    raise JournalError(f"the journal {self.name} is closed")
                 if self._pid != os.getpid():
                     # Forked: the thread stayed in the parent, and its connection must not be touched from here.
                     self._start()
-        with self._lock:
-            if self._closed:
-                future.set_exception(JournalError(f"the journal {self.name} is closed"))
+            except JournalError as error:
+                failure = error
             else:
                 self._queue.put((operation, future))
+                return future
+        future.set_exception(failure)
         return future
 
     def join(self, owner: str) -> None:
         try:
             self._locks.take(owner)
         except OSError as error:
-            raise JournalError(f"cannot lock {self.name}.owners: {error.strerror}; make its directory writable") from None
+            raise JournalError(
+                f"cannot lock {self.name}.owners: {error.strerror}; make its directory writable"
+            ) from None
 
     def is_alive(self, owner: str) -> bool:
         return self._locks.is_held(owner)
@@ -129,7 +134,7 @@ class SqliteJournal(Journal):
         self, db: sqlite3.Connection, books: SqliteBooks, jobs: list[tuple[Operation[Any], Future[Any]]]
     ) -> None:
         """Carry out a group in one transaction; one that fails is undone alone."""
-        results: list[tuple[Future[Any], Any, BaseException | None]] = []
+        results: list[tuple[Future[Any], Any, Exception | None]] = []
         try:
             reads_only = all(operation.reads for operation, _ in jobs)
             durable = self._synchronous and any(operation.durable for operation, _ in jobs)
@@ -139,100 +144,36 @@ class SqliteJournal(Journal):
                 db.execute("SAVEPOINT one")
                 try:
                     results.append((future, operation.apply(books), None))
-                except (CountwerkError, AssertionError, sqlite3.IntegrityError) as error:
+                except Exception as error:
+                    if _is_the_stores(error):
+                        raise
                     db.execute("ROLLBACK TO one")
-                    results.append((future, None, error))
+                    results.append((future, None, refused(self.name, error)))
                 db.execute("RELEASE one")
             db.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - a full disk, a locked file: whoever waits must hear of it
-            if db.in_transaction:
+            # This thread must go on, or every later commit would wait for ever.
+            with contextlib.suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
             failure = JournalError(f"the journal {self.name} cannot be written: {error}")
             results = [(future, None, failure) for _, future in jobs]
         for future, result, error in results:
             if error is None:
                 future.set_result(result)
-            elif isinstance(error, CountwerkError):
-                future.set_exception(error)
             else:
-                future.set_exception(JournalError(f"the journal {self.name} refused a step: {error}"))
+                future.set_exception(error)
 
 
-def _opened(path: Path) -> sqlite3.Connection:
-    """Open the file, making it if it is not there, and bring it to this version."""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    except OSError as error:
-        raise JournalError(
-            f"the journal {path} cannot be opened: {error.strerror}; make it writable for this user, "
-            "or name another file with COUNTWERK_JOURNAL=sqlite:///path"
-        ) from None
-    try:
-        connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    except sqlite3.Error as error:
-        raise JournalError(f"the journal {path} cannot be opened: {error}") from None
-    try:
-        _checked(connection, path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+def _is_the_stores(error: Exception) -> bool:
+    """Whether the file failed, and with it the whole group, and not the one step that ran into it."""
+    mine = sqlite3.IntegrityError | sqlite3.DataError | sqlite3.ProgrammingError | sqlite3.InterfaceError
+    return isinstance(error, sqlite3.Error) and not isinstance(error, mine)
 
 
-def _checked(db: sqlite3.Connection, path: Path) -> None:
-    try:
-        version: int = db.execute("PRAGMA user_version").fetchone()[0]
-        kind: int = db.execute("PRAGMA application_id").fetchone()[0]
-        tables: int = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-        if tables and kind != APPLICATION_ID:
-            raise JournalError(f"{path} is a database, but no journal of countwerk-meter; name another file")
-        if version > SCHEMA_VERSION:
-            raise JournalError(
-                f"the journal {path} has schema version {version}, and this countwerk-meter knows up to "
-                f"{SCHEMA_VERSION}; upgrade countwerk-meter"
-            )
-        if path.stat().st_size <= _CHECKED_BYTES:
-            (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
-            if verdict != "ok":
-                raise _damaged(path, str(verdict))
-        db.execute("PRAGMA journal_mode = WAL")
-        if version < SCHEMA_VERSION:
-            _migrate(db, version)
-    except sqlite3.DatabaseError as error:
-        raise _damaged(path, str(error)) from None
+def _after_fork() -> None:
+    """Another thread of the parent may have held a lock at the fork; here nobody does, and nobody would let go of it."""
+    for journal in list(_JOURNALS):
+        journal._lock = threading.Lock()  # pyright: ignore[reportPrivateUsage]
 
 
-def _damaged(path: Path, why: str) -> JournalError:
-    return JournalError(
-        f"the journal {path} cannot be read ({why}); its charges may not have been settled: keep the file, restore it "
-        "from a backup or repair it with sqlite3's .recover, or name another file with COUNTWERK_JOURNAL=sqlite:///path"
-    )
-
-
-def _migrate(db: sqlite3.Connection, version: int) -> None:
-    """Bring the schema forward, one named file a version, in one transaction."""
-    db.execute("BEGIN EXCLUSIVE")
-    try:
-        current: int = db.execute("PRAGMA user_version").fetchone()[0]
-        for number in range(max(version, current) + 1, SCHEMA_VERSION + 1):
-            script = resources.files("countwerk_meter.journal").joinpath("sql", f"sqlite_{number:03}.sql").read_text()
-            for statement in _statements(script):
-                db.execute(statement)
-            db.execute(f"PRAGMA user_version = {number}")
-        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        db.execute("COMMIT")
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
-
-
-def _statements(script: str) -> list[str]:
-    statements: list[str] = []
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            statements.append(statement)
-            statement = ""
-    return statements
+os.register_at_fork(after_in_child=_after_fork)

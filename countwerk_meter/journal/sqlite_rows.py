@@ -70,7 +70,7 @@ SELECT DISTINCT owner FROM reservation
 WHERE ledger = :ledger AND state IN ('requested', 'held', 'closing', 'orphan_possible')
 UNION
 SELECT DISTINCT owner FROM charge
-WHERE ledger = :ledger AND state IN ('open', 'committed', 'uncollected', 'unresolved')
+WHERE ledger = :ledger AND state IN ('open', 'committed', 'uncollected')
 """
 
 

@@ -195,7 +195,12 @@ def serve():
         opened.append((client, server))
         return client
 
+    def stop():
+        while opened:
+            client, server = opened.pop()
+            client.close()
+            server.__exit__(None, None, None)
+
+    start.stop = stop
     yield start
-    for client, server in reversed(opened):
-        client.close()
-        server.__exit__(None, None, None)
+    stop()

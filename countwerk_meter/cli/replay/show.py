@@ -16,6 +16,17 @@ if TYPE_CHECKING:
 
 _ACCOUNTS_SHOWN: Final = 20
 _DIFFERENCES_SHOWN: Final = 20
+_COLUMNS: Final = (
+    ("Calls", "calls", True),
+    ("Charged", "charged_calls", True),
+    ("Refused", "refused", False),
+    ("No answer", "unavailable", False),
+    ("Held", "held", True),
+    ("Credits", "charged", True),
+    ("Open", "open", False),
+    ("Books", "spent", True),
+    ("Still held", "reserved", False),
+)
 
 
 class Display:
@@ -103,19 +114,9 @@ def _table(outcome: Outcome) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", show_footer=True, footer_style="bold")
     total = outcome.result.total
     accounts = list(outcome.result.accounts.values())
-    doubt = total.unresolved_charges or total.uncollected_charges or total.pending_charges
-    columns: list[tuple[str, str]] = [
-        ("Calls", "calls"),
-        ("Charged", "charged_calls"),
-        ("Refused", "refused"),
-        ("No answer", "unavailable"),
-        ("Held", "held"),
-        ("Credits", "charged"),
-        *([("Open", "open")] if doubt else []),
-        ("In the books", "spent"),
-        ("Still held", "reserved"),
-    ]
-    table.add_column("Account", "Total", overflow="fold")
+    # What did not happen to anybody gets no column.
+    columns = [(title, name) for title, name, always in _COLUMNS if always or _figure(total, name)]
+    table.add_column("Account", "Total", no_wrap=True, overflow="ellipsis")
     for title, name in columns:
         table.add_column(title, f"{_figure(total, name):,}", justify="right")
     table.add_column("", Text("ok", style="green") if not outcome.result.differences else Text("!", style="red"))

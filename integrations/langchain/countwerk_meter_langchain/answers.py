@@ -36,6 +36,7 @@ class Streamed:
     events: int = 0
     reports: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
     final: Mapping[str, Any] | None = None
+    finished: bool = False
 
     def token(self, token: object, chunk: GenerationChunk | ChatGenerationChunk | None) -> None:
         """Take in a chunk: the model runs. (Events prove nothing: LangChain replays them from its cache.)"""
@@ -58,8 +59,10 @@ class Streamed:
             self.any = True
             delta = cast("Mapping[str, Any]", event.get("delta") or {})
             self.events += weight(delta.get("fields") if delta.get("type") == "block-delta" else delta)
-        elif kind == "message-finish" and event.get("usage"):
-            self.final = {"usage_metadata": event["usage"]}
+        elif kind == "message-finish":
+            self.finished = True
+            if event.get("usage"):
+                self.final = {"usage_metadata": event["usage"]}
 
 
 def reported(response: LLMResult, *, ran: bool) -> Usage | None:
@@ -98,6 +101,9 @@ def consumed(streamed: Streamed, response: LLMResult | None, input_count: int) -
     """
     Return what a call that did not end used, and whether that was counted here; None: nothing was yielded.
 
+    A stream of protocol events that was consumed to its end may still be told of as cancelled (trap 10): then only what
+    it reported counts, as it does for any complete answer.
+
     Args:
         streamed: What was heard of it.
         response: What `on_llm_error` was given: on newer streams no part of the answer (trap 10).
@@ -111,6 +117,8 @@ def consumed(streamed: Streamed, response: LLMResult | None, input_count: int) -
     made = max(streamed.chunks, streamed.events, _weight_of(partial))
     usage = Usage.of(streamed.final) or Usage.of(streamed.reports) or Usage.of(partial)
     if usage is None or usage == FREE:
+        if streamed.finished:
+            return None
         return Usage(input_tokens=input_count, output_tokens=tokens(made)), True
     if made and not usage.output_tokens and not usage.reasoning_tokens:
         # The input was reported when the stream began, the output would have been at its end (trap 13).

@@ -3,7 +3,7 @@ Counting tokens without a tokenizer: an approximation that errs high for prose, 
 
 A token is taken for three bytes of UTF-8. Tokenizers need about four for English and about three for other scripts and
 for code; dense base64 or emoji can exceed the count. Each message adds a few tokens of framing, each attachment (image,
-file, audio) a flat number, because its bytes say little about its tokens. What a provider reports always wins over this.
+file, audio) a flat number, because its bytes say little about its tokens. What a provider reports wins over all of it.
 """
 
 from __future__ import annotations
@@ -81,15 +81,14 @@ def input_tokens(messages: Sequence[BaseMessage] | str, params: Mapping[str, Any
 
 
 def output_cap(metadata: Mapping[str, Any], params: Mapping[str, Any], default: int) -> int:
-    """Return the most output tokens that the call may make, of all its answers, or `default` for each if none is set."""
+    """Return the most output tokens that all answers of a call may take, `default` for each if no cap is set."""
     caps = (metadata.get("ls_max_tokens"), params.get("max_completion_tokens"), params.get("max_tokens"))
-    cap = next((cap for cap in caps if _positive(cap)), default)
-    answers = params.get("n")
-    return int(cap) * (int(answers) if _positive(answers) else 1)
+    cap = next((number for number in map(_number, caps) if number), default)
+    return cap * (_number(params.get("n")) or 1)
 
 
-def _positive(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _number(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
 def estimate(input_count: int, metadata: Mapping[str, Any], params: Mapping[str, Any], default: int) -> Usage:

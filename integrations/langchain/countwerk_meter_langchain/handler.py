@@ -7,12 +7,15 @@ where there is an event loop, and lets its exception out. And a settling hook ne
 model's answer, or hide the provider's error (trap 19).
 """
 
+# ruff: noqa: ARG002 - the hooks' signatures are LangChain's
+
 from __future__ import annotations
 
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
-from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
+from langchain_core.runnables.config import var_child_runnable_config
 
 from countwerk_meter import ConfigurationError, InsufficientCreditsError
 from countwerk_meter.events import Step
@@ -186,7 +189,7 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """Note a chain."""
-        self._runs.chain_began(run_id, parent_run_id)
+        self._runs.chain_began(run_id, self._parent(parent_run_id))
 
     def on_chain_end(self, outputs: dict[str, Any], *, run_id: UUID, **kwargs: Any) -> None:
         """Give up what still runs below the chain."""
@@ -206,7 +209,7 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """Note a tool."""
-        self._runs.chain_began(run_id, parent_run_id)
+        self._runs.chain_began(run_id, self._parent(parent_run_id))
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """Give up what still runs below the tool."""
@@ -226,7 +229,7 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """Note a retriever."""
-        self._runs.chain_began(run_id, parent_run_id)
+        self._runs.chain_began(run_id, self._parent(parent_run_id))
 
     def on_retriever_end(self, documents: Sequence[Any], *, run_id: UUID, **kwargs: Any) -> None:
         """Give up what still runs below the retriever."""
@@ -239,6 +242,15 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
     def flush(self) -> None:
         """Settle now what was abandoned while it streamed, instead of a moment later. Runs at exit by itself."""
         self._settling.flush()
+
+    def _parent(self, parent_run_id: UUID | None) -> UUID | None:
+        """Return what a run is part of; `with_fallbacks` starts its attempts as roots, but in its own context."""
+        if parent_run_id is not None:
+            return parent_run_id
+        config = var_child_runnable_config.get()
+        callbacks = config.get("callbacks") if config else None
+        enclosing = callbacks.parent_run_id if isinstance(callbacks, BaseCallbackManager) else None
+        return enclosing if enclosing is not None and self._runs.tracked((enclosing,)) else None
 
     def _start(
         self,
@@ -280,7 +292,7 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
     ) -> None:
         if batch is not None and batch.failed is not None:
             raise batch.failed
-        path = self._runs.path(parent_run_id)
+        path = self._runs.path(self._parent(parent_run_id))
         root = path[-1] if path else run_id
         account_id = self._accounts.of(metadata)
         denial = self._runs.denial(root, account_id)

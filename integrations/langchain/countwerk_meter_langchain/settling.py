@@ -172,6 +172,11 @@ class Settling:
         for run in self._runs.abandoned():
             self.give_up(run)
 
+    def give_up_all(self) -> None:
+        """Give up every open call: the process ends."""
+        for run in self._runs.older_than(0.0):
+            self.give_up(run)
+
     def _arm(self, seconds: float) -> None:
         with self._timer_lock:
             if self._timer is None:
@@ -207,11 +212,11 @@ class Settling:
         return self._open_unannounced(run_id)
 
     def _tell(self, event: str, **fields: Any) -> None:
-        self._meter._engine.telemetry.event(event, fields)  # noqa: SLF001
+        self._meter._engine.telemetry.event(event, fields)
 
 
 @atexit.register
-def _flush_all() -> None:
-    """Settle abandoned streams before the meters drain: this is registered after theirs, so it runs before."""
+def _at_exit() -> None:
+    """End what is still open before the meters drain: this is registered after theirs, so it runs before."""
     for settling in list(_SETTLINGS):
-        settling.flush()
+        settling.give_up_all()

@@ -1,0 +1,144 @@
+"""
+A FastAPI app whose routes cost credits: a normal one, a streaming one, and what a client sees when credits run out.
+
+Try it, against a local sandbox that it starts by itself:
+
+    python examples/fastapi_app.py
+
+Serve it (COUNTWERK_API_KEY, COUNTWERK_BASE_URL and COUNTWERK_AI_PRODUCT_ID say where the ledger is):
+
+    uvicorn --app-dir examples fastapi_app:app
+"""
+
+import hmac
+import os
+import socket
+import tempfile
+import threading
+from collections.abc import AsyncIterator
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
+
+from countwerk_meter import CountwerkClient, Meter, Usage, current_reservation
+from countwerk_meter.asgi import CreditsMiddleware, Route
+
+# Your user table. An account id never comes from the client by itself: the token that it proves does.
+ACCOUNT = os.environ.get("COUNTWERK_EXAMPLE_ACCOUNT", "acct_fastapi_example")
+TOKENS = {"token-of-ada": ACCOUNT}
+
+
+def account_of_token(scope) -> str | None:
+    """Authenticate `Authorization: Bearer ...`; None: nobody, and nothing is held."""
+    sent = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1").removeprefix("Bearer ").encode()
+    return next((account for token, account in TOKENS.items() if hmac.compare_digest(token.encode(), sent)), None)
+
+
+def create_app(meter: Meter) -> FastAPI:
+    """Make the app. The middleware closes the meter when the app shuts down."""
+    app = FastAPI(title="Credits")
+    app.add_middleware(
+        CreditsMiddleware,
+        meter=meter,
+        account_id=account_of_token,
+        routes=[
+            Route("POST", "/summaries", "app.summary", price=3),
+            Route("GET", "/chats/{chat}/reply", "app.chat.reply", amount=5),
+            Route("POST", "/films", "app.film", price=1_000_000),
+        ],
+    )
+
+    @app.post("/summaries")
+    def summarise(text: str) -> dict[str, str]:
+        # A flat price: held before this line runs, charged because it ended well. A 422 or a 500 costs nothing.
+        return {"summary": f"{text[:20]}..."}
+
+    @app.get("/chats/{chat}/reply")
+    async def reply(chat: str) -> StreamingResponse:
+        return StreamingResponse(words(chat), media_type="text/event-stream")
+
+    @app.post("/films")
+    async def film() -> None:
+        raise AssertionError("nobody can pay for this, so it is never called")
+
+    return app
+
+
+async def words(chat: str) -> AsyncIterator[str]:
+    """Stream a reply as a model would. A client that leaves in the middle pays for what it got."""
+    reservation = current_reservation()
+    for word in ["Hello", "from", chat]:
+        yield f"data: {word}\n\n"
+    if reservation is not None:
+        # What the provider reported, priced with the profile; without a profile `settle` says it in credits.
+        reservation.record(Usage(output_tokens=3))
+        reservation.settle(2)
+
+
+def __getattr__(name: str) -> FastAPI:
+    # For `uvicorn fastapi_app:app`: made when it is asked for, from the environment.
+    if name == "app":
+        return create_app(Meter.from_env())
+    raise AttributeError(name)
+
+
+def demo(meter: Meter) -> None:
+    """Serve the app, be its client, and show what that cost."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(create_app(meter), log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        headers = {"Authorization": "Bearer token-of-ada"}
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{listening.getsockname()[1]}", headers=headers, trust_env=False
+        ) as client:
+            summary = client.post("/summaries", params={"text": "A long text about credits"})
+            print("summary:", summary.json()["summary"])
+            with client.stream("GET", "/chats/7/reply") as stream:
+                print("stream: ", *(line.removeprefix("data: ") for line in stream.iter_lines() if line))
+            refused = client.post("/films")
+            problem = refused.json()
+            print(f"film:    {refused.status_code} {problem['detail']}")
+            for option in problem["data"]["options"]:
+                print("         ", "buy: " + option["label"] if option["enabled"] else "not now: " + option["label"])
+            assert [summary.status_code, stream.status_code, refused.status_code] == [200, 200, 402]
+            assert client.post("/summaries").status_code == 422
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        options = {"journal": f"sqlite:///{folder}/journal.db"}
+        if os.environ.get("COUNTWERK_BASE_URL"):
+            os.environ.setdefault("COUNTWERK_AI_PRODUCT_ID", "prod_example")
+            show(Meter.from_env(**options), CountwerkClient())
+            return
+
+        from countwerk_meter.sandbox import SandboxServer
+
+        with SandboxServer() as sandbox:
+            sandbox.control.account(ACCOUNT, balance=100, ai_product_id="prod_example")
+            client = CountwerkClient(sandbox.api_key, sandbox.url)
+            show(Meter("prod_example", client=client, **options), client)
+
+
+def show(meter: Meter, client: CountwerkClient) -> None:
+    with client:
+        before = client.balance(ACCOUNT)
+        demo(meter)
+        after = client.balance(ACCOUNT)
+        print(
+            f"balance: {before.available_balance} before, {after.available_balance} after, {after.reserved_balance} held"
+        )
+        assert before.available_balance - after.available_balance == 3 + 2
+        assert after.reserved_balance == before.reserved_balance
+
+
+if __name__ == "__main__":
+    main()

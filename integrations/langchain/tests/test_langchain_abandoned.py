@@ -1,0 +1,250 @@
+"""Calls of which LangChain says nothing more: cancelled, abandoned, left behind by their batch or their chain."""
+
+import asyncio
+import threading
+
+import pytest
+from countwerk_meter_langchain import CountwerkCallbackHandler, settling
+from langchain_core.messages import HumanMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.runnables import RunnableLambda
+
+pytestmark = pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")
+
+
+def make(bench, **options):
+    handler = CountwerkCallbackHandler(bench.meter, account_id="acct", **options)
+    return handler, {"callbacks": [handler]}
+
+
+async def cancelled(work, ready):
+    """Cancel a call once `ready` says that it runs."""
+    task = asyncio.create_task(work)
+    while not ready():
+        await asyncio.sleep(0.005)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize("entry", ["ainvoke", "abatch"])
+async def test_cancelled_in_a_chain(bench, fakes, entry):
+    """A chain that is cancelled gives back what the call below it held (trap 7)."""
+    handler, config = make(bench)
+    model = fakes.Chat(hang_at=0)
+    chain = RunnableLambda(lambda x: x) | model
+    call = chain.ainvoke("x", config) if entry == "ainvoke" else chain.abatch(["x"], config)
+    await cancelled(call, lambda: model.calls)
+    assert (await asyncio.to_thread(bench.audit)).states == ["cancelled"]
+
+
+async def test_timed_out_in_a_chain(bench, fakes):
+    """So does one that timed out."""
+    handler, config = make(bench)
+    model = fakes.Chat(hang_at=0)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for((RunnableLambda(lambda x: x) | model).ainvoke("x", config), 0.5)
+    assert model.calls
+    assert (await asyncio.to_thread(bench.audit)).states == ["cancelled"]
+
+
+async def test_timed_out_below_a_chain_that_goes_on(bench, fakes):
+    """A call that timed out inside a step is given up when the chain around it ends."""
+    handler, config = make(bench)
+    model = fakes.Chat(hang_at=0)
+
+    async def step(x):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(model.ainvoke(x), 0.5)
+        return "done"
+
+    assert await RunnableLambda(step).ainvoke("x", config) == "done"
+    assert (await asyncio.to_thread(bench.audit)).states == ["cancelled"]
+
+
+@pytest.mark.parametrize("hang_at", [1, 3])
+async def test_stream_cancelled(bench, fakes, hang_at):
+    """A stream that is cancelled while it waits is charged what was counted so far (trap 9)."""
+    handler, config = make(bench)
+    model = fakes.Chat(hang_at=hang_at)
+    got = []
+
+    async def consume():
+        async for part in model.astream("x", config):
+            got.append(part)
+
+    await cancelled(consume(), lambda: len(got) == hang_at)
+    await asyncio.sleep(0)
+    ((state, amount, basis),) = (await asyncio.to_thread(bench.audit)).told
+    assert (state, amount, basis) == ("settled", 1, "counted")
+
+
+async def test_stream_cancelled_before_its_first_chunk(bench, fakes):
+    """Nothing was yielded: nothing is charged."""
+    handler, config = make(bench)
+    model = fakes.Chat(hang_at=0)
+
+    async def consume():
+        async for _ in model.astream("x", config):
+            pass
+
+    await cancelled(consume(), lambda: model.calls)
+    assert (await asyncio.to_thread(bench.audit)).states == ["cancelled"]
+
+
+async def test_invoke_that_streams_cancelled_in_a_chain(bench, fakes, monkeypatch):
+    """An `ainvoke` whose tokens were streamed to a listener is charged for them, once it has been silent."""
+    monkeypatch.setattr(settling, "GRACE_SECONDS", 0.05)
+    handler, config = make(bench)
+    model = fakes.Chat(hang_at=2)
+    seen = []
+
+    async def consume():
+        async for event in (RunnableLambda(lambda x: x) | model.bind(stream=True)).astream_events(
+            "x", config, version="v2"
+        ):
+            if event["event"] == "on_chat_model_stream":
+                seen.append(event)
+
+    await cancelled(consume(), lambda: len(seen) == 2)
+    await settled(bench)
+    assert (await asyncio.to_thread(bench.audit)).told == [("settled", 1, "counted")]
+
+
+async def settled(bench):
+    """Wait until no charge is open."""
+    async with asyncio.timeout(10):
+        while await asyncio.to_thread(bench.meter.charges, "open"):
+            await asyncio.sleep(0.01)
+
+
+async def test_cancelled_at_the_gate(bench, fakes):
+    """A hold that lands after its caller was cancelled is given back (trap 8)."""
+    handler, config = make(bench)
+    model = fakes.Chat()
+    at_gate, go = threading.Event(), threading.Event()
+
+    def wait(metadata):
+        at_gate.set()
+        go.wait(10)
+        return "acct"
+
+    handler = CountwerkCallbackHandler(bench.meter, account_id=wait)
+    chain = RunnableLambda(lambda x: x) | model
+    await cancelled(chain.ainvoke("x", {"callbacks": [handler]}), at_gate.is_set)
+    go.set()
+    async with asyncio.timeout(10):
+        while bench.reserves() == 0 or await asyncio.to_thread(bench.meter.charges, "open"):
+            await asyncio.sleep(0.01)
+    assert model.calls == []
+    assert (await asyncio.to_thread(bench.audit)).states == ["cancelled"]
+
+
+async def test_left_running_on_purpose_is_charged_late(bench, fakes):
+    """A call that outlives its chain and answers after all is charged for what it used, under `<id>.late`."""
+    handler, config = make(bench)
+    model, go, tasks = fakes.Chat(), asyncio.Event(), []
+    answer = model._agenerate
+
+    async def slow(*args, **kwargs):
+        await go.wait()
+        return await answer(*args, **kwargs)
+
+    object.__setattr__(model, "_agenerate", slow)
+
+    async def step(x):
+        tasks.append(asyncio.create_task(model.ainvoke(x)))
+        while not await asyncio.to_thread(bench.meter.charges, "open"):
+            await asyncio.sleep(0.01)
+        return "done"
+
+    await RunnableLambda(step).ainvoke("x", config)
+    assert (await asyncio.to_thread(bench.audit)).states == ["cancelled"]
+    go.set()
+    await tasks[0]
+    audit = await asyncio.to_thread(bench.audit)
+    assert audit.spent == 6
+    assert [c.amount for c in audit.charges if c.usage_event_id.endswith(".late")] == [6]
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_generate_of_three_with_one_failing(bench, fakes, failing):
+    """Sync `generate` says nothing of the prompts beside the one that failed; none of them keeps a hold (trap 5)."""
+    handler, config = make(bench)
+    model = fakes.Chat()
+    answer = model._generate
+
+    def fail(messages, **kwargs):
+        if len(model.calls) == failing:
+            raise fakes.ProviderError("provider")
+        return answer(messages, **kwargs)
+
+    object.__setattr__(model, "_generate", fail)
+    with pytest.raises(fakes.ProviderError):
+        model.generate([[HumanMessage("x")]] * 3, **config)
+    assert bench.audit().states == ["cancelled"] * 3
+
+
+async def test_agenerate_of_three_with_one_failing(bench, fakes):
+    """Async `generate` goes on with the others, and they are charged."""
+    handler, config = make(bench)
+    model = fakes.Chat()
+    answer = model._generate
+
+    def fail(messages, **kwargs):
+        if messages[0].content == "bad":
+            raise fakes.ProviderError("provider")
+        return answer(messages, **kwargs)
+
+    object.__setattr__(model, "_generate", fail)
+    with pytest.raises(fakes.ProviderError):
+        await model.agenerate([[HumanMessage(text)] for text in ("x", "bad", "y")], **config)
+    told = (await asyncio.to_thread(bench.audit)).told
+    assert told == [("cancelled", None, None), ("settled", 6, "provider"), ("settled", 6, "provider")]
+
+
+def test_consumer_leaves_a_chain_whose_stream_goes_on(bench, fakes, monkeypatch):
+    """What is told of a stream after its chain's end still counts: the provider's report, not an early guess."""
+    monkeypatch.setattr(settling, "GRACE_SECONDS", 60.0)
+    handler, config = make(bench)
+    stream = (fakes.Chat() | StrOutputParser()).stream("x", config)
+    next(stream)
+    stream.close()
+    del stream
+    assert bench.audit().told[0][0] == "settled"
+    assert handler._runs.abandoned() == []
+
+
+def test_abandoned_stream_of_events(bench, fakes):
+    """A v3 stream that nobody reads on is told of nowhere (trap 10): its validity, or the process' end, has to do."""
+    handler, config = make(bench)
+    stream = iter(fakes.Chat().stream_events("x", config, version="v3"))
+    while next(stream)["event"] != "content-block-delta":
+        pass
+    del stream
+    assert [charge.state for charge in bench.meter.charges()] == ["open"]
+    settling._at_exit()
+    assert bench.audit().told == [("settled", 1, "counted")]
+
+
+def test_stale_calls_are_given_up(bench, fakes):
+    """What is older than its hold's validity is dropped when the next call comes."""
+    handler, config = make(bench, validity=1)
+    stream = iter(fakes.Chat().stream_events("x", config, version="v3"))
+    next(stream)
+    (run,) = handler._runs.older_than(0.0)
+    run.began -= 61
+    fakes.Chat().invoke("x", config)
+    assert handler._runs.older_than(0.0) == []
+    assert len(bench.audit().charges) == 2
+
+
+def test_nothing_is_remembered(bench, fakes):
+    """Once all has ended, only the bounded memory of ended ids is left."""
+    handler, config = make(bench)
+    for _ in range(3):
+        (RunnableLambda(lambda x: x) | fakes.Chat()).invoke("x", config)
+        fakes.Chat().generate([[HumanMessage("x")]] * 2, **config)
+    runs = handler._runs
+    assert not (runs._open or runs._parents or runs._under or runs._batches or runs._denials or runs._released)
+    bench.audit()

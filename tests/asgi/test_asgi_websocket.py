@@ -1,0 +1,105 @@
+"""Websockets: they pass with their account, and a refused charge denies or closes them."""
+
+import pytest
+
+from countwerk_meter import account
+from countwerk_meter._metering.scope import current_account
+from countwerk_meter.asgi import Route
+from countwerk_meter.errors import InsufficientCreditsError
+
+ROUTE = Route("GET", "/ws/{id}", "app.chat", price=5)
+DENIED = InsufficientCreditsError(account_id="acct_1", operation="app.inner", required=7)
+ACCEPT = {"type": "websocket.accept"}
+CLOSE = {"type": "websocket.close", "code": 1000}
+DENIAL = {"extensions": {"websocket.http.response": {}}}
+
+
+@pytest.fixture
+def connect(wrap):
+    """Run a websocket app by hand; gives what it sent."""
+
+    async def run(app, path="/ws/1", headers=((b"x-account", b"acct_1"),), **scope):
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        async def receive():
+            return {"type": "websocket.connect"}
+
+        try:
+            await wrap(app, ROUTE)({"type": "websocket", "path": path, "headers": list(headers)} | scope, receive, send)
+        except InsufficientCreditsError:
+            sent.append("raised")
+        return sent
+
+    return run
+
+
+def app_of(*messages, error=DENIED):
+    async def app(scope, receive, send):
+        assert (await receive())["type"] == "websocket.connect"
+        for message in messages:
+            await send(message)
+        if error is not None:
+            raise error
+
+    return app
+
+
+async def test_denied_by_a_response(connect):
+    """Before the handshake the server is asked for the same 402 as elsewhere, where it can."""
+    start, body = await connect(app_of(), **DENIAL)
+    assert start["type"] == "websocket.http.response.start"
+    assert start["status"] == 402
+    assert (b"content-type", b"application/problem+json") in start["headers"]
+    assert body["type"] == "websocket.http.response.body"
+    assert b"INSUFFICIENT_CREDITS" in body["body"]
+
+
+@pytest.mark.parametrize("extensions", [{}, {"extensions": None}, {"extensions": {}}])
+@pytest.mark.parametrize("accepted", [[], [ACCEPT]])
+async def test_closed(connect, accepted, extensions):
+    """Where there is no such response, and after the handshake, the connection is closed with a code."""
+    sent = await connect(app_of(*accepted), **extensions)
+    assert sent == [*accepted, {"type": "websocket.close", "code": 1008, "reason": "INSUFFICIENT_CREDITS"}]
+
+
+async def test_closed_after_the_handshake(connect):
+    """After the handshake no response is possible any more."""
+    sent = await connect(app_of(ACCEPT), **DENIAL)
+    assert sent[-1]["code"] == 1008
+
+
+@pytest.mark.parametrize("last", [CLOSE, {"type": "websocket.http.response.start", "status": 403, "headers": []}])
+async def test_ended_already(connect, last):
+    """What the app ended itself is not ended again."""
+    assert await connect(app_of(last), **DENIAL) == [last, "raised"]
+
+
+async def test_other_errors_stay(connect):
+    """What is not ours is raised on."""
+    with pytest.raises(ValueError, match="no"):
+        await connect(app_of(error=ValueError("no")))
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "expected"),
+    [
+        ("/ws/1", [(b"x-account", b"acct_1")], "acct_1"),
+        ("/ws/1", [], None),
+        ("/elsewhere", [(b"x-account", b"acct_1")], "outer"),
+    ],
+)
+async def test_the_account(connect, control, path, headers, expected):
+    """On a listed path metered calls are the account's, without one nobody's; nothing is held for the connection."""
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(current_account())
+
+    control.clear_requests()
+    with account("outer"):
+        await connect(app, path=path, headers=headers)
+    assert seen == [expected]
+    assert not control.requests()["counts"]
