@@ -19,7 +19,7 @@ What can go wrong, as one tree.
     └── JournalError                    the durable store cannot be opened, read or written
 
 The root is a `RuntimeError` on purpose: LangGraph's default retry policy leaves those alone: no denial is hammered.
-Every error pickles and deep-copies, and a copy carries no purchase URL (contract.md, "No fallbacks": never stored).
+Every error pickles and deep-copies, and a copy carries no purchase URL: those are never stored.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ class InsufficientCreditsError(ApiError):
 
     def to_payload(self, *, urls: bool = True) -> dict[str, Any]:
         """
-        Return the 402's JSON body (`application/problem+json`), shaped as api.md documents it.
+        Return the 402's JSON body, `application/problem+json`: the ledger's own envelope stands under `data`.
 
         Args:
             urls: False leaves every purchase URL out, for places that store what they are given.

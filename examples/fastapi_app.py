@@ -10,12 +10,14 @@ Serve it (COUNTWERK_API_KEY, COUNTWERK_BASE_URL and COUNTWERK_AI_PRODUCT_ID say 
     uvicorn --app-dir examples fastapi_app:app
 """
 
+import contextlib
 import hmac
 import os
 import socket
 import tempfile
 import threading
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import uvicorn
@@ -24,6 +26,9 @@ from fastapi.responses import StreamingResponse
 
 from countwerk_meter import CountwerkClient, Meter, Usage, current_reservation
 from countwerk_meter.asgi import CreditsMiddleware, Route
+
+PRODUCT = os.environ.get("COUNTWERK_AI_PRODUCT_ID", "prod_example")
+PRICES = Path(__file__).with_name("prices.json")
 
 # Your user table. An account id never comes from the client by itself: the token that it proves does.
 ACCOUNT = os.environ.get("COUNTWERK_EXAMPLE_ACCOUNT", "acct_fastapi_example")
@@ -67,20 +72,18 @@ def create_app(meter: Meter) -> FastAPI:
 
 
 async def words(chat: str) -> AsyncIterator[str]:
-    """Stream a reply as a model would. A client that leaves in the middle pays for what it got."""
-    reservation = current_reservation()
+    """Stream a reply as a model would. A client that leaves in the middle pays what was held, or what was recorded."""
     for word in ["Hello", "from", chat]:
         yield f"data: {word}\n\n"
-    if reservation is not None:
-        # What the provider reported, priced with the profile; without a profile `settle` says it in credits.
-        reservation.record(Usage(output_tokens=3))
-        reservation.settle(2)
+    if reservation := current_reservation():
+        # What the provider reported at the end of its stream: 1.842 credits by prices.json, so 2.
+        reservation.record(Usage(input_tokens=900, output_tokens=1200), model="gpt-5")
 
 
 def __getattr__(name: str) -> FastAPI:
     # For `uvicorn fastapi_app:app`: made when it is asked for, from the environment.
     if name == "app":
-        return create_app(Meter.from_env())
+        return create_app(Meter.from_env(prices=PRICES))
     raise AttributeError(name)
 
 
@@ -113,29 +116,23 @@ def demo(meter: Meter) -> None:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        options = {"journal": f"sqlite:///{folder}/journal.db"}
-        if os.environ.get("COUNTWERK_BASE_URL"):
-            os.environ.setdefault("COUNTWERK_AI_PRODUCT_ID", "prod_example")
-            show(Meter.from_env(**options), CountwerkClient())
-            return
+    from countwerk_meter.sandbox import SandboxControl, SandboxServer
 
-        from countwerk_meter.sandbox import SandboxServer
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        options = {"journal": f"sqlite:///{folder}/journal.db", "prices": PRICES}
+        url, key = os.environ.get("COUNTWERK_BASE_URL"), os.environ.get("COUNTWERK_API_KEY")
+        if not url:
+            sandbox = stack.enter_context(SandboxServer())
+            url, key = sandbox.url, sandbox.api_key
+        if httpx.URL(url).host in {"127.0.0.1", "localhost"}:
+            # A sandbox opens the account; on a real ledger COUNTWERK_EXAMPLE_ACCOUNT must have 5 credits.
+            stack.enter_context(SandboxControl(url)).account(ACCOUNT, balance=100, ai_product_id=PRODUCT)
+        client = stack.enter_context(CountwerkClient(key, url))
 
-        with SandboxServer() as sandbox:
-            sandbox.control.account(ACCOUNT, balance=100, ai_product_id="prod_example")
-            client = CountwerkClient(sandbox.api_key, sandbox.url)
-            show(Meter("prod_example", client=client, **options), client)
-
-
-def show(meter: Meter, client: CountwerkClient) -> None:
-    with client:
         before = client.balance(ACCOUNT)
-        demo(meter)
+        demo(Meter(PRODUCT, client=client, **options))
         after = client.balance(ACCOUNT)
-        print(
-            f"balance: {before.available_balance} before, {after.available_balance} after, {after.reserved_balance} held"
-        )
+        print(f"balance: {before.available_balance} before, {after.available_balance} after")
         assert before.available_balance - after.available_balance == 3 + 2
         assert after.reserved_balance == before.reserved_balance
 

@@ -107,8 +107,8 @@ def deduct(terms: Terms, charge_id: str, deadline: float | None = None, *, relea
         if release_first:
             return Pass(Verdict.RELEASE, account, now.wall)
         due = now.wall + UNCOLLECTED_EVERY
-        yield Journal(recorded(ChargeState.UNCOLLECTED, due=due, reason="insufficient credits"))
-        if charge.state is not ChargeState.UNCOLLECTED:
+        kept = yield Journal(recorded(ChargeState.UNCOLLECTED, due=due, reason="insufficient credits"))
+        if charge.state is not ChargeState.UNCOLLECTED and _is(kept, ChargeState.UNCOLLECTED):
             yield Emit("uncollected", settled_fields(charge, via="deduct", amount=charge.share))
         return Pass(Verdict.LATER, account, due, charges=(charge_id,))
     if said.status in {401, 403, 429}:
@@ -117,9 +117,14 @@ def deduct(terms: Terms, charge_id: str, deadline: float | None = None, *, relea
         yield Journal(recorded(ChargeState.COMMITTED, due=due))
         verdict = {401: Verdict.PAUSED, 403: Verdict.PARKED, 429: Verdict.LATER}[said.status]
         return Pass(verdict, account, due, wait=said.retry_after)
-    yield Journal(recorded(ChargeState.UNRESOLVED, reason=f"rejected: {said.code}"))
-    yield Emit("unresolved", settled_fields(charge, via="deduct", amount=charge.share) | {"reason": said.code})
+    kept = yield Journal(recorded(ChargeState.UNRESOLVED, reason=f"rejected: {said.code}"))
+    if _is(kept, ChargeState.UNRESOLVED):
+        yield Emit("unresolved", settled_fields(charge, via="deduct", amount=charge.share) | {"reason": said.code})
     return Pass(Verdict.ENDED, account, charges=(charge_id,))
+
+
+def _is(kept: Recorded, state: ChargeState) -> bool:
+    return kept.charge is not None and kept.charge.state is state
 
 
 def tell_charged(charge: ChargeRow, actual: int | None, late: ChargeRow | None) -> Flow[None]:

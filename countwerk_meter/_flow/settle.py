@@ -156,7 +156,7 @@ def _confirm_or_convert(terms: Terms, claim: Claim) -> Flow[Pass]:
             return Pass(Verdict.LATER, row.account_id, moment.wall)
         yield Emit("converted", {"account_id": row.account_id, "amount": row.committed, "reason": "expired"})
         done = yield from _cancel(terms, ended.row)
-        return Pass(done.verdict, row.account_id, done.due_at, work=(*done.work, *_charges(ended)), wait=done.wait)
+        return Pass(done.verdict, row.account_id, done.due_at, work=_charges(ended), wait=done.wait)
     if life is Life.UNKNOWN and row.confirms_open:
         return (yield from _confirm(terms, claim))
     # Expired with a confirm in doubt or delivered: one cancel, whose `true` alone proves that nothing was charged.

@@ -140,12 +140,14 @@ def ending_of(
     failed: bool,
     yielded: bool,
     drawn_on: bool,
+    durable: bool = False,
 ) -> Ending:
     """
-    Decide what a block charges (api.md, "leaving the block").
+    Decide what a block charges.
 
     `failed`: it ended with an exception. `yielded`: something reached the consumer before. `drawn_on`: nested calls
-    drew on it. Once anything was yielded, unknown usage is charged as what was reserved (money rule 13).
+    drew on it. `durable`: its id can be met again. Once anything was yielded, unknown usage is charged as what was
+    reserved (money rule 13).
     """
     lines = records.as_json()
     if cancelled is not None:
@@ -159,6 +161,9 @@ def ending_of(
     if records.lines:
         return Ending(records.measured(hold.credits), unpriced=records.unpriced)
     if drawn_on:
+        if durable and not failed:
+            # Done, and settled with 0: a cancelled block that is met again would run and draw a second time.
+            return Ending(Measured(Decimal(0), "set"))
         return Ending(None, "charged by its nested calls")
     if failed and not yielded:
         return Ending(None, "failed")

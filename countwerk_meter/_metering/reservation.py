@@ -390,6 +390,7 @@ class Reservation:
             failed=error is not None,
             yielded=self._yielded,
             drawn_on=self.draws > 0,
+            durable=self.event().durable or self._spec.usage_event_id is not None,
         )
 
     def _so_far(self) -> Measured | None:

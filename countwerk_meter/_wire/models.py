@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class _Wire(BaseModel):
-    """Unknown fields are kept, unknown enum values are strings: the vendor adds both (contract.md)."""
+    """Unknown fields are kept, unknown enum values are strings: the vendor adds both."""
 
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
@@ -31,7 +31,7 @@ class _CamelWire(_Wire):
 
 
 class _Fleeting(_Wire):
-    """Holds purchase URLs, which no pickle may (contract.md, "No fallbacks": never stored)."""
+    """Holds purchase URLs, which no pickle may: they are never stored."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
 

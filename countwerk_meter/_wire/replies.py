@@ -117,7 +117,7 @@ def read_reply(
         return InDoubt("the ledger failed", status, code, wait)
     said = document.get("message")
     message = _clean(said, redact) if isinstance(said, str) else ""
-    # A refusal is no way to buy, whatever it carries (contract.md, "No fallbacks").
+    # A refusal is no way to buy, whatever it carries.
     refused: dict[str, Any] = without_urls(data, lambda text: without_links(redact(text)))
     return Answer(Envelope(meant, code, refused, message or code, wait), _server_time(document, headers))
 

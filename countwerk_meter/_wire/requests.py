@@ -2,7 +2,7 @@
 The seven requests, checked before they can leave.
 
 A required identifier that is missing, an operation outside the contract's alphabet, an amount that is not an integer
-above 0: refused here, with the code that the ledger would have given, and never guessed (contract.md, "No fallbacks").
+above 0: refused here, with the code that the ledger would have given, and never guessed.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +15,7 @@ from countwerk_meter.journal.port import Journal, refused, running
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from concurrent.futures import Future
 
     from countwerk_meter._flow.books import Operation
     from countwerk_meter._flow.rows import ChargeRow, ReservationRow
@@ -150,9 +150,7 @@ class MemoryJournal(Journal):
         with self._lock:
             self._books.begin()
             try:
-                if self._closed:
-                    raise JournalError("the journal memory: is closed")
-                result = operation.apply(self._books)
+                result = self._carry_out(operation)
             except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to whoever waits
                 self._books.roll_back()
                 failure = refused(self.name, error)
@@ -162,6 +160,11 @@ class MemoryJournal(Journal):
         else:
             future.set_exception(failure)
         return future
+
+    def _carry_out(self, operation: Operation[T]) -> T:
+        if self._closed:
+            raise JournalError("the journal memory: is closed")
+        return operation.apply(self._books)
 
     def join(self, owner: str) -> None:
         self._owners.add(owner)

@@ -10,7 +10,10 @@ import contextlib
 import fcntl
 import os
 import weakref
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _INHERITED: weakref.WeakSet[OwnerLocks] = weakref.WeakSet()
 

@@ -13,7 +13,6 @@ import queue
 import sqlite3
 import threading
 import weakref
-from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -24,6 +23,8 @@ from countwerk_meter.journal.sqlite_file import opened
 from countwerk_meter.journal.sqlite_rows import SqliteBooks
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from countwerk_meter._flow.books import Operation
 
 T = TypeVar("T")
@@ -71,20 +72,23 @@ class SqliteJournal(Journal):
 
     def submit(self, operation: Operation[T]) -> Future[T]:
         future: Future[T] = running()
+        failure: JournalError | None = None
         with self._lock:
             try:
-                if self._closed:
-                    raise JournalError(f"the journal {self.name} is closed")
-                if self._pid != os.getpid():
-                    # Forked: the thread stayed in the parent, and its connection must not be touched from here.
-                    self._start()
+                self._awake()
+                self._queue.put((operation, future))
             except JournalError as error:
                 failure = error
-            else:
-                self._queue.put((operation, future))
-                return future
-        future.set_exception(failure)
+        if failure is not None:
+            future.set_exception(failure)
         return future
+
+    def _awake(self) -> None:
+        if self._closed:
+            raise JournalError(f"the journal {self.name} is closed")
+        if self._pid != os.getpid():
+            # Forked: the thread stayed in the parent, and its connection must not be touched from here.
+            self._start()
 
     def join(self, owner: str) -> None:
         try:
@@ -171,7 +175,7 @@ def _is_the_stores(error: Exception) -> bool:
 
 
 def _after_fork() -> None:
-    """Another thread of the parent may have held a lock at the fork; here nobody does, and nobody would let go of it."""
+    """Another thread of the parent may have held a lock at the fork, and here nobody would let go of it."""
     for journal in list(_JOURNALS):
         journal._lock = threading.Lock()  # pyright: ignore[reportPrivateUsage]
 

@@ -1,8 +1,7 @@
 """
 How JavaScript writes numbers and strings and reads dates.
 
-The vendor's runtime is JavaScript, and a ruleset's hash covers the very bytes that `JSON.stringify` makes (contract.md,
-"Pricing profiles"). Checked against Node; the tests hold the figures.
+The vendor's runtime is JavaScript, and a ruleset's hash covers the very bytes that `JSON.stringify` makes. Checked against Node; the tests hold the figures.
 """
 
 from __future__ import annotations

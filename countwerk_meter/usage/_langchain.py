@@ -1,7 +1,7 @@
 """
 LangChain's `usage_metadata`, on messages, chunks, chat generations and results.
 
-Normalised: totals include cached tokens and reasoning for every provider (integrations.md, trap 11). Chunks add up.
+Normalised: totals include cached tokens and reasoning for every provider. Chunks add up.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class Report:
         if self.free:
             return Pools(0, 0, 0, 0, 0, 0)
         cached = self.cache_read + self.cache_write
-        # No call has an empty input: a zero there is a stream that broke off (integrations.md, trap 13).
+        # No call has an empty input: a zero there is a stream that broke off.
         if self.partial or not self.input + cached:
             return None
         cached_inside, reasoning_inside = self._convention(cached)

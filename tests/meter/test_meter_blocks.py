@@ -1,4 +1,4 @@
-"""What a block charges, however it is left (api.md, "leaving the block")."""
+"""What a block charges, however it is left."""
 
 import asyncio
 

@@ -9,7 +9,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
-from countwerk_meter.cli.demo.tariff import MOST_OUTPUT
+from countwerk_meter.cli.demo.tariff import MOST_OUTPUT, SLOWLY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,7 +24,8 @@ ANSWER: Final = (
     "when they run out, the call is not made and the user learns how to buy more."
 )
 _WORDS: Final = ANSWER.split()
-_PAUSE: Final = 0.02
+_PAUSE: Final = 0.012
+_THINKS: Final = 1.0
 
 
 class DemoError(RuntimeError):
@@ -56,6 +57,8 @@ class DemoChatModel(BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         if self.fails:
             raise DemoError("the provider is overloaded")
+        if any(SLOWLY in message.text for message in messages):
+            await asyncio.sleep(_THINKS)
         for word in _WORDS:
             await asyncio.sleep(_PAUSE)
             chunk = ChatGenerationChunk(message=AIMessageChunk(content=word + " "))

@@ -15,7 +15,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from countwerk_meter.cli.demo.tariff import HOLD, credits_for
+from countwerk_meter.cli.demo.tariff import HOLD, SLOWLY, credits_for
 from countwerk_meter.cli.demo.tokens import GATEWAY_HEADER, gateway_key, token_for
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ class Client:
         self.control.account(account_id, balance, ai_product_id=PRODUCT, **known)
         return {"authorization": f"Bearer {token_for(account_id)}"}
 
-    async def ask(self, headers: Mapping[str, str], path: str = "/chat") -> httpx.Response:
+    async def ask(self, headers: Mapping[str, str], path: str = "/chat", more: str = "") -> httpx.Response:
         """Ask the question."""
-        return await self.http.post(path, json={"text": _QUESTION}, headers=headers)
+        return await self.http.post(path, json={"text": _QUESTION + more}, headers=headers)
 
 
 def owed(answer: httpx.Response) -> int:
@@ -73,14 +73,14 @@ def _statuses(answers: list[httpx.Response]) -> str:
     counts = Counter(answer.status_code for answer in answers)
     if len(answers) <= 3:
         return ", ".join(str(answer.status_code) for answer in answers)
-    return ", ".join(f"{number} x {status}" for status, number in sorted(counts.items()))
+    return ", ".join(f"{number}x {status}" for status, number in sorted(counts.items()))
 
 
 async def normal_call(client: Client) -> Observed:
     """One call, one answer."""
     answer = await client.ask(client.account("normal", _ENOUGH))
     price = owed(answer)
-    return Observed("normal", "A call", _statuses([answer]), price, price, "what the model reported, not the hold")
+    return Observed("normal", "A call", _statuses([answer]), price, price, "what was used, not what was held")
 
 
 async def streamed_call(client: Client) -> Observed:
@@ -106,7 +106,7 @@ async def broken_off(client: Client) -> Observed:
             if chunks == _CHUNKS_READ:
                 break
     words = len(seen.split())
-    why = f"the {words} words it got, and what was on the way"
+    why = f"{words} words seen, and those under way"
     return Observed("broken-off", "A stream broken off", str(answer.status_code), credits_for(0, words), HOLD, why)
 
 
@@ -115,7 +115,7 @@ async def gateway_repeats(client: Client) -> Observed:
     headers = client.account("gateway", _ENOUGH) | _traceparent() | {GATEWAY_HEADER: gateway_key()}
     answers = [await client.ask(headers), await client.ask(headers)]
     price = owed(answers[0])
-    why = "a trusted gateway's span names the request"
+    why = "a trusted span names one charge"
     return Observed("gateway", "Sent twice by the gateway", _statuses(answers), price, price, why)
 
 
@@ -124,16 +124,17 @@ async def stranger_repeats(client: Client) -> Observed:
     headers = client.account("stranger", _ENOUGH) | _traceparent()
     answers = [await client.ask(headers), await client.ask(headers)]
     price = sum(owed(answer) for answer in answers)
-    why = "a stranger's traceparent is not believed"
+    why = "a stranger's traceparent is no pass"
     return Observed("stranger", "Sent twice by a stranger", _statuses(answers), price, price, why)
 
 
 async def ten_on_six(client: Client) -> Observed:
     """Ten calls at once, and credits to hold for six."""
     headers = client.account("ten-on-six", 6 * HOLD)
-    answers = await asyncio.gather(*(client.ask(headers) for _ in range(10)))
+    answers = await asyncio.gather(*(client.ask(headers, more=SLOWLY) for _ in range(10)))
     price = sum(owed(answer) for answer in answers)
-    why = "four were refused before they ran: held is not free"
+    statuses = Counter(answer.status_code for answer in answers)
+    why = f"{statuses[402]} were refused before they ran"
     return Observed("ten-on-six", "Ten at once, credits for six", _statuses(list(answers)), price, price, why)
 
 
@@ -144,14 +145,14 @@ async def lost_confirm(client: Client) -> Observed:
     client.control.faults([lost])
     answer = await client.ask(headers)
     price = owed(answer)
-    why = "asked again, the ledger had it: no second charge"
+    why = "sent again, and not charged again"
     return Observed("lost-confirm", "Confirm's answer is lost", _statuses([answer]), price, price, why)
 
 
 async def model_fails(client: Client) -> Observed:
     """One call whose model fails."""
     answer = await client.ask(client.account("model-fails", _ENOUGH), "/chat/failing")
-    return Observed("model-fails", "The model fails", _statuses([answer]), 0, 0, "nothing was used: the hold went back")
+    return Observed("model-fails", "The model fails", _statuses([answer]), 0, 0, "nothing used: the hold went back")
 
 
 async def out_of_credits(client: Client) -> Observed:
@@ -162,7 +163,7 @@ async def out_of_credits(client: Client) -> Observed:
     if answer.status_code == 402:
         options = [option for option in answer.json()["data"]["options"] if option["enabled"]]
         kinds = Counter(option["type"] for option in options)
-        why = "402 with ways to buy: " + ", ".join(f"{number} {kind}" for kind, number in kinds.items())
+        why = "402 offers " + ", ".join(f"{number} {kind}" for kind, number in kinds.items())
     return Observed("out-of-credits", "Out of credits", _statuses([answer]), owed(answer), owed(answer), why)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -22,7 +21,7 @@ _NOT_CHARGED = frozenset({"denied", "cancelled", "orphaned"})
 
 
 class Display:
-    """A progress bar and a line for each scenario, on stderr; nothing where that is no terminal."""
+    """A progress bar on stderr; nothing where that is no terminal."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._progress = Progress(
@@ -40,8 +39,7 @@ class Display:
         self._progress.update(self._task, description=text)
 
     def saw(self, observed: Observed) -> None:
-        self._progress.advance(self._task)
-        self._progress.print(f"  {observed.what}: {observed.answers}")
+        self._progress.update(self._task, advance=1, description=f"{observed.what}: {observed.answers}")
 
     def __enter__(self) -> Display:
         self._progress.start()
@@ -97,7 +95,7 @@ def show(shown: Shown, model: str | None) -> None:
 
 def _what_happened(shown: Shown, model: str | None) -> Table:
     title = f"Credits, request by request ({model or 'a fake model'})"
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("What happened", no_wrap=True)
     table.add_column("HTTP", no_wrap=True)
     table.add_column("Reserved", justify="right")
@@ -120,7 +118,7 @@ def _what_happened(shown: Shown, model: str | None) -> Table:
 
 def _books(shown: Shown) -> Table:
     title = "The sandbox's books beside the meter's"
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("Account", no_wrap=True)
     for name in ("Earned", "Available", "Held", "Spent", "Meter charged"):
         table.add_column(name, justify="right")

@@ -15,6 +15,8 @@ OUTPUT: Final = Decimal("0.1")
 # What a request holds, and the most that an answer may be long: so that a request's model call fits into its hold.
 HOLD: Final = 10
 MOST_OUTPUT: Final = 60
+# Makes the fake model think first, so that ten requests are under way at once however slow the machine is.
+SLOWLY: Final = " Take your time."
 
 PROFILE: Final[dict[str, Any]] = {
     "profileVersionId": "demo",

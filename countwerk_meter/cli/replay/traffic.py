@@ -2,15 +2,18 @@
 Driving a trace through a real Meter: so many calls at once, at the recorded pace or as fast as it goes.
 
 The rule: every row ends in exactly one column of its account's tally, so that calls = charged + refused + unavailable.
+Calls wait while too many charges wait for settlement, because "as fast as it goes" includes settling.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from countwerk_meter._flow.overview import Due
 from countwerk_meter.errors import InsufficientCreditsError, LedgerUnavailableError
 from countwerk_meter.usage import Usage
 
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
 
     from countwerk_meter import Meter
     from countwerk_meter.cli.replay.trace import Row
+
+
+_MOST_BEHIND: Final = 500
+_LOOKS_EVERY: Final = 0.25
 
 
 @dataclass(slots=True)
@@ -79,17 +86,37 @@ async def _drive(
     advanced: Callable[[], None],
 ) -> None:
     started = time.monotonic()
+    in_pace = asyncio.Event()
+    in_pace.set()
 
     async def caller() -> None:
         for row in rows:  # shared: each caller takes the next one
             if speed and row.at is not None:
                 await asyncio.sleep(started + row.at / speed - time.monotonic())
+            await in_pace.wait()
             await _call(meter, row, tallies[row.account_id], hold_output)
             advanced()
 
+    keeper = asyncio.create_task(_keep_pace(meter, in_pace))
     async with asyncio.TaskGroup() as callers:
         for _ in range(concurrency):
             callers.create_task(caller())
+    keeper.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await keeper
+
+
+async def _keep_pace(meter: Meter, in_pace: asyncio.Event) -> None:
+    """Hold new calls back while settlement is far behind."""
+    engine = meter._engine
+    while True:
+        due = Due(engine.terms.ledger, engine.terms.owner, engine.now(), _MOST_BEHIND)
+        agenda = await asyncio.wrap_future(engine.journal.submit(due))
+        if len(agenda.rows) < _MOST_BEHIND:
+            in_pace.set()
+        else:
+            in_pace.clear()
+        await asyncio.sleep(_LOOKS_EVERY)
 
 
 async def _call(meter: Meter, row: Row, tally: Tally, hold_output: int) -> None:

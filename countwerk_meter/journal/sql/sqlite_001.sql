@@ -39,11 +39,17 @@ CREATE INDEX reservation_live ON reservation (ledger, owner)
     WHERE state IN ('requested', 'held', 'closing', 'orphan_possible');
 CREATE INDEX reservation_unresolved ON reservation (ledger, state) WHERE state IN ('unresolved', 'orphan_possible');
 
--- One way (I7): after a committed cancel no confirm leaves, and what has ended stays ended.
+-- One way (I7): only the steps of _flow/states.py; no confirm after a committed cancel; attempt 1 froze the amount.
 CREATE TRIGGER reservation_one_way BEFORE UPDATE ON reservation
 WHEN (OLD.cancels > 0 AND NEW.confirms > OLD.confirms)
     OR (OLD.frozen IS NOT NULL AND NEW.frozen IS NOT OLD.frozen)
-    OR (OLD.state IN ('confirmed', 'cancelled', 'expired', 'refused') AND NEW.state <> OLD.state)
+    OR (OLD.state <> NEW.state AND OLD.state || '>' || NEW.state NOT IN (
+        'requested>held', 'requested>orphan_possible', 'requested>refused',
+        'held>closing', 'held>expired',
+        'closing>unresolved', 'closing>confirmed', 'closing>cancelled', 'closing>expired',
+        'orphan_possible>closing', 'orphan_possible>expired',
+        'unresolved>confirmed'
+    ))
 BEGIN
     SELECT RAISE(ABORT, 'forbidden transition of a reservation');
 END;
@@ -86,9 +92,18 @@ CREATE INDEX charge_live ON charge (ledger, state, owner)
     WHERE state IN ('open', 'committed', 'uncollected', 'unresolved');
 CREATE INDEX charge_newest ON charge (ledger, created_at);
 
+-- One way (I7): only the steps of _flow/states.py, and what is settled keeps its amount.
 CREATE TRIGGER charge_one_way BEFORE UPDATE ON charge
-WHEN OLD.state = 'settled' AND (NEW.state <> 'settled' OR NEW.amount IS NOT OLD.amount)
-    OR (OLD.state IN ('committed', 'uncollected', 'unresolved') AND NEW.state IN ('open', 'denied', 'cancelled', 'orphaned'))
+WHEN (OLD.state = 'settled' AND NEW.amount IS NOT OLD.amount)
+    OR (OLD.state <> NEW.state AND OLD.state || '>' || NEW.state NOT IN (
+        'open>denied', 'open>cancelled', 'open>orphaned', 'open>committed', 'open>settled',
+        'denied>open',
+        'cancelled>open',
+        'orphaned>open',
+        'committed>uncollected', 'committed>unresolved', 'committed>settled',
+        'uncollected>unresolved', 'uncollected>settled',
+        'unresolved>settled'
+    ))
 BEGIN
     SELECT RAISE(ABORT, 'forbidden transition of a charge');
 END;

@@ -116,6 +116,8 @@ def consumed(streamed: Streamed, response: LLMResult | None, input_count: int) -
         return None
     made = max(streamed.chunks, streamed.events, _weight_of(partial))
     usage = Usage.of(streamed.final) or Usage.of(streamed.reports) or Usage.of(partial)
+    if usage is None and streamed.reports:
+        usage = Usage.of(streamed.reports[0])
     if usage is None or usage == FREE:
         if streamed.finished:
             return None

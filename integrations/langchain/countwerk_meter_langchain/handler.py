@@ -20,9 +20,10 @@ from langchain_core.runnables.config import var_child_runnable_config
 from countwerk_meter import ConfigurationError, InsufficientCreditsError
 from countwerk_meter.events import Step
 from countwerk_meter_langchain.accounts import Accounts
+from countwerk_meter_langchain.claims import Claim, claims_of
 from countwerk_meter_langchain.counting import DEFAULT_OUTPUT_TOKENS, estimate, input_tokens
 from countwerk_meter_langchain.runs import Run, Runs
-from countwerk_meter_langchain.settling import Settling, in_this_call
+from countwerk_meter_langchain.settling import Settling, enter_batch, leave_batch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,7 +97,8 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
         self._validity = validity
         # A run id may be the client's choice (trap 16): it names a charge only together with this handler.
         self._nonce = uuid.uuid4().hex
-        self._runs = Runs()
+        self._claims = claims_of(meter)
+        self._runs = Runs(self._claims)
         seconds = (validity or _DEFAULT_VALIDITY_MINUTES) * 60.0
         self._settling = Settling(self._runs, meter, self._unannounced, seconds)
 
@@ -264,9 +266,9 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
         size = kwargs.get("batch_size")
         batch = self._runs.batch(kwargs.get("options"), size if isinstance(size, int) else 1)
         if batch is not None:
-            in_this_call(batch)
+            enter_batch(batch)
         try:
-            self._enter(prompt, run_id, parent_run_id, metadata, kwargs.get("invocation_params") or {}, batch)
+            self._enter(prompt, run_id, parent_run_id, metadata, kwargs, batch)
         except NotImplementedError as error:
             # LangChain takes that one for a missing hook, and lets the model run (trap 3).
             self._fail(batch, error)
@@ -278,6 +280,7 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
     def _fail(self, batch: Batch | None, error: BaseException) -> None:
         """Give back what the other prompts of a refused batch hold: nothing more is heard of them (traps 5 and 6)."""
         if batch is not None:
+            leave_batch(batch)
             for run in self._runs.fail(batch, error):
                 self._settling.give_up(run)
 
@@ -287,12 +290,14 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
         run_id: UUID,
         parent_run_id: UUID | None,
         metadata: Mapping[str, Any],
-        params: Mapping[str, Any],
+        kwargs: Mapping[str, Any],
         batch: Batch | None,
     ) -> None:
+        # Before anything that may take time: what ends from here on is noticed.
+        path = self._runs.path(self._parent(parent_run_id))
+        tracked = self._runs.tracked(path)
         if batch is not None and batch.failed is not None:
             raise batch.failed
-        path = self._runs.path(self._parent(parent_run_id))
         root = path[-1] if path else run_id
         account_id = self._accounts.of(metadata)
         denial = self._runs.denial(root, account_id)
@@ -301,16 +306,24 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
         same_id = self._runs.find(run_id)
         if same_id is not None and same_id.reservation.account_id != account_id:
             raise ConfigurationError("this run id is in use by another account's call")
-        tracked = self._runs.tracked(path)
+        options = kwargs.get("options")
+        claim = None if options is None else Claim(run_id, options, account_id, self._operation)
+        if claim is not None and not self._claims.take(claim):
+            self._runs.first_heard(run_id)
+            return
+        params: Mapping[str, Any] = kwargs.get("invocation_params") or {}
         model = _model(metadata, params)
-        count = input_tokens(prompt, params)
-        reservation = self._reserve(account_id, run_id, count, metadata, params, model)
         try:
+            count = input_tokens(prompt, params)
+            reservation = self._reserve(account_id, run_id, count, metadata, params, model)
             reservation.begin()
-        except InsufficientCreditsError as error:
-            self._runs.denied(root, account_id, error)
+        except BaseException as error:
+            if claim is not None:
+                self._claims.release(claim)
+            if isinstance(error, InsufficientCreditsError):
+                self._runs.denied(root, account_id, error)
             raise
-        run = Run(run_id, reservation, model, count, path, batch)
+        run = Run(run_id, reservation, model, count, path, batch, claim)
         if not self._runs.add(run, tracked):
             # Cancelled, or refused with its batch, while it was at the gate (trap 8): nobody may hear of it again.
             self._settling.give_up(run)
@@ -338,7 +351,7 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
             validity=self._validity,
         )
 
-    def _unannounced(self, run_id: UUID) -> Run:
+    def _unannounced(self, run_id: UUID, model: str | None) -> Run:
         """Open a call that LangChain told nobody of until it was over (trap 4), so that it is charged after all."""
         amount = 1 if self._amount is None and self._price is None else self._amount
         step = Step(parts=("langchain", self._nonce, str(run_id)), durable=False)
@@ -347,7 +360,7 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
             account_id, self._operation, amount=amount, price=self._price, step=step, validity=self._validity
         )
         reservation.begin()
-        return Run(run_id, reservation, None, 0, ())
+        return Run(run_id, reservation, model, 0, ())
 
 
 def _model(metadata: Mapping[str, Any], params: Mapping[str, Any]) -> str | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from countwerk_meter import InsufficientCreditsError, Reservation
+    from countwerk_meter_langchain.claims import Claim, Claims
 
 # Memory that nobody tidies up is bounded, oldest first.
 _CHAINS: Final = 100_000
@@ -35,7 +36,13 @@ class Batch:
     """
     The prompts of one `generate` call. They share one `options` object, which names the batch while it is referred to.
 
-    `failed`: why none of it will run.
+    Attributes:
+        failed: Why none of it will run.
+        known: One of its answers reported usage.
+        ended: How many of its calls have ended with an answer.
+        sharing: Answers whose usage another one reports, perhaps; they wait until that is known.
+        lock: Guards the last three: on the async path the ends of a batch come at once.
+
     """
 
     options: object
@@ -43,7 +50,9 @@ class Batch:
     open: list[Run] = field(default_factory=list["Run"])
     failed: BaseException | None = None
     known: bool = False
-    """Whether one of its answers reported usage."""
+    ended: int = 0
+    sharing: list[Run] = field(default_factory=list["Run"])
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass(slots=True, eq=False)
@@ -56,6 +65,7 @@ class Run:
     input_tokens: int
     path: tuple[UUID, ...]
     batch: Batch | None = None
+    claim: Claim | None = None
     streamed: Streamed = field(default_factory=Streamed)
     began: float = field(default_factory=time.monotonic)
     touched: float = 0.0
@@ -66,8 +76,9 @@ class Run:
 class Runs:
     """Everything that one handler remembers. Safe to use from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, claims: Claims) -> None:
         self._lock = threading.Lock()
+        self._claims = claims
         self._parents: OrderedDict[UUID, UUID | None] = OrderedDict()
         self._open: dict[UUID, list[Run]] = {}
         self._under: dict[UUID, dict[int, Run]] = {}
@@ -179,6 +190,8 @@ class Runs:
             run.batch.open.remove(run)
             if not run.batch.open and run.batch.failed is None:
                 self._batches.pop(id(run.batch.options), None)
+        if run.claim is not None:
+            self._claims.release(run.claim)
         self._note_ended(run.run_id)
         return run
 

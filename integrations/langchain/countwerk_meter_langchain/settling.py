@@ -18,23 +18,23 @@ from typing import TYPE_CHECKING, Any, Final
 from countwerk_meter_langchain.answers import FREE, Streamed, consumed, reported, shares_usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from uuid import UUID
 
     from langchain_core.outputs import LLMResult
 
-    from countwerk_meter import Meter
+    from countwerk_meter import Meter, Usage
     from countwerk_meter_langchain.runs import Batch, Run, Runs
 
 _LOG: Final = logging.getLogger("countwerk_meter_langchain")
 
 # The end of a chain may be told before the end of the stream inside it, and a consumer that left may have the rest of
 # it drained. So a stream whose chain is over is settled only once it has been silent for so long.
-GRACE_SECONDS: Final = 1.0
+GRACE_SECONDS = 5.0
 
 # Set in a start hook, this is seen again only where LangChain's sync path called it: the async path runs each hook in a
 # copy of the context.
-_batch: ContextVar[Batch | None] = ContextVar("countwerk_langchain_batch", default=None)
+_batches: ContextVar[tuple[Batch, ...]] = ContextVar("countwerk_langchain_batches", default=())
 _SETTLINGS: weakref.WeakSet[Settling] = weakref.WeakSet()
 
 
@@ -42,20 +42,27 @@ class GivenUp(Exception):  # noqa: N818 - the reason of a release, never raised
     """Nobody will say how this call ended."""
 
 
-def in_this_call(batch: Batch) -> None:
+def enter_batch(batch: Batch) -> None:
     """Note that this context runs a batch."""
-    _batch.set(batch)
+    if batch not in _batches.get():
+        _batches.set((*_batches.get(), batch))
 
 
-def failed_in_this_call(batch: Batch) -> bool:
-    """Whether a batch failed on the sync path, where its other prompts are never heard of again (trap 5)."""
-    return _batch.get() is batch
+def leave_batch(batch: Batch) -> bool:
+    """Forget it; whether it ran on the sync path, where one prompt's failure is the last that is heard (trap 5)."""
+    around = _batches.get()
+    if batch not in around:
+        return False
+    _batches.set(tuple(other for other in around if other is not batch))
+    return True
 
 
 class Settling:
     """Ends calls."""
 
-    def __init__(self, runs: Runs, meter: Meter, unannounced: Callable[[UUID], Run], validity_seconds: float) -> None:
+    def __init__(
+        self, runs: Runs, meter: Meter, unannounced: Callable[[UUID, str | None], Run], validity_seconds: float
+    ) -> None:
         self._runs = runs
         self._meter = meter
         self._open_unannounced = unannounced
@@ -82,23 +89,25 @@ class Settling:
     def ended(self, run_id: UUID, response: LLMResult) -> None:
         """Charge a call that ended."""
         run = self._runs.take(run_id)
+        done: Sequence[Run | None] = [run]
         try:
             if run is None and reported(response, ran=False) != FREE:
-                run = self._unannounced(run_id)
+                done = [run := self._unannounced(run_id, response)]
             if run is not None:
-                self._charge(run, response)
+                done = self._charge(run, response)
         except Exception as error:  # noqa: BLE001 - the model has answered (trap 19)
             self._tell("langchain_hook_failed", hook="on_llm_end", error=type(error).__name__)
         finally:
-            if run is not None:
-                run.reservation.finish()
+            for each in done:
+                if each is not None:
+                    each.reservation.finish()
 
-    def _charge(self, run: Run, response: LLMResult) -> None:
+    def _charge(self, run: Run, response: LLMResult) -> Sequence[Run | None]:
+        """Record what a call used; return the calls that can be finished now."""
         usage = reported(response, ran=run.streamed.ticked)
-        batch = run.batch
         if run.released:
             if usage is None or usage == FREE:
-                return
+                return []
             # It was given up and answers after all: what it used goes under `<id>.late` (money rule 15).
             run.reservation.open = True
             run.reservation.engine.telemetry.opened(run.reservation.operation, 1)
@@ -106,27 +115,41 @@ class Settling:
             run.reservation.cancel("answered from LangChain's cache")
         elif usage is not None:
             run.reservation.record(usage, model=run.model)
-            if batch is not None:
-                batch.known = True
-        elif batch is not None and batch.known and not run.reservation.flat and shares_usage(response):
-            run.reservation.cancel("counted with the first prompt of its batch")
-        if batch is not None and not batch.open and failed_in_this_call(batch):
-            _batch.set(None)
+        if run.batch is None:
+            return [run]
+        return self._of_batch(run.batch, run, usage, shares=shares_usage(response) and not run.reservation.flat)
+
+    @staticmethod
+    def _of_batch(batch: Batch, run: Run, usage: Usage | None, *, shares: bool) -> list[Run]:
+        done: list[Run] = []
+        with batch.lock:
+            batch.ended += 1
+            batch.known = batch.known or usage is not None
+            (batch.sharing if usage is None and shares else done).append(run)
+            if batch.known:
+                for other in batch.sharing:
+                    other.reservation.cancel("counted with the first prompt of its batch")
+            last = batch.ended >= batch.size
+            if batch.known or last:
+                done += batch.sharing
+                batch.sharing = []
+        if last:
+            leave_batch(batch)
+        return done
 
     def failed(self, run_id: UUID, error: BaseException, response: LLMResult | None) -> None:
         """Charge what a call used that failed or was broken off."""
         run = self._runs.take(run_id)
         if run is None and consumed(Streamed(), response, 0) is not None:
             try:
-                run = self._unannounced(run_id)
+                run = self._unannounced(run_id, response)
             except Exception as problem:  # noqa: BLE001 - the provider's error must be seen (trap 19)
                 self._tell("langchain_hook_failed", hook="on_llm_error", error=type(problem).__name__)
         if run is None or run.released:
             return
         self._break_off(run, error, response)
         batch = run.batch
-        if batch is not None and failed_in_this_call(batch):
-            _batch.set(None)
+        if batch is not None and leave_batch(batch):
             for other in self._runs.fail(batch, error, run):
                 if self._runs.drop(other):
                     self._break_off(other, error, None)
@@ -198,7 +221,7 @@ class Settling:
         if wait is not None:
             self._arm(wait)
 
-    def _unannounced(self, run_id: UUID) -> Run | None:
+    def _unannounced(self, run_id: UUID, response: LLMResult | None) -> Run | None:
         """Open a call that ended here without having begun here, unless it is one that has ended before."""
         if not self._runs.first_heard(run_id):
             return None
@@ -207,9 +230,10 @@ class Settling:
             self._warned = True
             _LOG.warning(
                 "LangChain did not announce a text model's call, because another handler runs inline (LangSmith's "
-                "tracer and astream_events do): it could not be refused, and is charged after it ran"
+                "tracer does): it could not be refused, and is charged after it ran"
             )
-        return self._open_unannounced(run_id)
+        name = (response.llm_output or {}).get("model_name") if response is not None else None
+        return self._open_unannounced(run_id, name if isinstance(name, str) else None)
 
     def _tell(self, event: str, **fields: Any) -> None:
         self._meter._engine.telemetry.event(event, fields)

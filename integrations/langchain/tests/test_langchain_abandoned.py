@@ -1,5 +1,7 @@
 """Calls of which LangChain says nothing more: cancelled, abandoned, left behind by their batch or their chain."""
 
+# ruff: noqa: ASYNC110 - what is waited for happens on the handler's threads
+
 import asyncio
 import threading
 
@@ -30,7 +32,7 @@ async def cancelled(work, ready):
 @pytest.mark.parametrize("entry", ["ainvoke", "abatch"])
 async def test_cancelled_in_a_chain(bench, fakes, entry):
     """A chain that is cancelled gives back what the call below it held (trap 7)."""
-    handler, config = make(bench)
+    _, config = make(bench)
     model = fakes.Chat(hang_at=0)
     chain = RunnableLambda(lambda x: x) | model
     call = chain.ainvoke("x", config) if entry == "ainvoke" else chain.abatch(["x"], config)
@@ -40,7 +42,7 @@ async def test_cancelled_in_a_chain(bench, fakes, entry):
 
 async def test_timed_out_in_a_chain(bench, fakes):
     """So does one that timed out."""
-    handler, config = make(bench)
+    _, config = make(bench)
     model = fakes.Chat(hang_at=0)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for((RunnableLambda(lambda x: x) | model).ainvoke("x", config), 0.5)
@@ -50,7 +52,7 @@ async def test_timed_out_in_a_chain(bench, fakes):
 
 async def test_timed_out_below_a_chain_that_goes_on(bench, fakes):
     """A call that timed out inside a step is given up when the chain around it ends."""
-    handler, config = make(bench)
+    _, config = make(bench)
     model = fakes.Chat(hang_at=0)
 
     async def step(x):
@@ -65,7 +67,7 @@ async def test_timed_out_below_a_chain_that_goes_on(bench, fakes):
 @pytest.mark.parametrize("hang_at", [1, 3])
 async def test_stream_cancelled(bench, fakes, hang_at):
     """A stream that is cancelled while it waits is charged what was counted so far (trap 9)."""
-    handler, config = make(bench)
+    _, config = make(bench)
     model = fakes.Chat(hang_at=hang_at)
     got = []
 
@@ -81,7 +83,7 @@ async def test_stream_cancelled(bench, fakes, hang_at):
 
 async def test_stream_cancelled_before_its_first_chunk(bench, fakes):
     """Nothing was yielded: nothing is charged."""
-    handler, config = make(bench)
+    _, config = make(bench)
     model = fakes.Chat(hang_at=0)
 
     async def consume():
@@ -95,7 +97,7 @@ async def test_stream_cancelled_before_its_first_chunk(bench, fakes):
 async def test_invoke_that_streams_cancelled_in_a_chain(bench, fakes, monkeypatch):
     """An `ainvoke` whose tokens were streamed to a listener is charged for them, once it has been silent."""
     monkeypatch.setattr(settling, "GRACE_SECONDS", 0.05)
-    handler, config = make(bench)
+    _, config = make(bench)
     model = fakes.Chat(hang_at=2)
     seen = []
 
@@ -120,7 +122,6 @@ async def settled(bench):
 
 async def test_cancelled_at_the_gate(bench, fakes):
     """A hold that lands after its caller was cancelled is given back (trap 8)."""
-    handler, config = make(bench)
     model = fakes.Chat()
     at_gate, go = threading.Event(), threading.Event()
 
@@ -142,7 +143,7 @@ async def test_cancelled_at_the_gate(bench, fakes):
 
 async def test_left_running_on_purpose_is_charged_late(bench, fakes):
     """A call that outlives its chain and answers after all is charged for what it used, under `<id>.late`."""
-    handler, config = make(bench)
+    _, config = make(bench)
     model, go, tasks = fakes.Chat(), asyncio.Event(), []
     answer = model._agenerate
 
@@ -170,7 +171,7 @@ async def test_left_running_on_purpose_is_charged_late(bench, fakes):
 @pytest.mark.parametrize("failing", [0, 1, 2])
 def test_generate_of_three_with_one_failing(bench, fakes, failing):
     """Sync `generate` says nothing of the prompts beside the one that failed; none of them keeps a hold (trap 5)."""
-    handler, config = make(bench)
+    _, config = make(bench)
     model = fakes.Chat()
     answer = model._generate
 
@@ -187,7 +188,7 @@ def test_generate_of_three_with_one_failing(bench, fakes, failing):
 
 async def test_agenerate_of_three_with_one_failing(bench, fakes):
     """Async `generate` goes on with the others, and they are charged."""
-    handler, config = make(bench)
+    _, config = make(bench)
     model = fakes.Chat()
     answer = model._generate
 
@@ -217,7 +218,7 @@ def test_consumer_leaves_a_chain_whose_stream_goes_on(bench, fakes, monkeypatch)
 
 def test_abandoned_stream_of_events(bench, fakes):
     """A v3 stream that nobody reads on is told of nowhere (trap 10): its validity, or the process' end, has to do."""
-    handler, config = make(bench)
+    _, config = make(bench)
     stream = iter(fakes.Chat().stream_events("x", config, version="v3"))
     while next(stream)["event"] != "content-block-delta":
         pass
@@ -246,5 +247,43 @@ def test_nothing_is_remembered(bench, fakes):
         (RunnableLambda(lambda x: x) | fakes.Chat()).invoke("x", config)
         fakes.Chat().generate([[HumanMessage("x")]] * 2, **config)
     runs = handler._runs
-    assert not (runs._open or runs._parents or runs._under or runs._batches or runs._denials or runs._released)
+    left = runs._open, runs._parents, runs._under, runs._batches, runs._denials, runs._released
+    assert not any(left)
     bench.audit()
+
+
+def test_a_stream_that_is_still_heard_of_is_not_given_up(bench, fakes, monkeypatch):
+    """The silence counts, not the time since the chain's end: each chunk begins it anew."""
+    handler, config = make(bench)
+    inner = {}
+
+    def step(x):
+        inner["stream"] = fakes.Chat().stream(x)
+        return next(inner["stream"]).text
+
+    RunnableLambda(step).invoke("x", config)
+    (run,) = handler._runs.abandoned()
+    handler._settling._timer.cancel()
+    handler._settling._reap()
+    assert handler._runs.abandoned() == [run]
+    handler._settling._timer.cancel()
+    list(inner["stream"])
+    assert bench.audit().told == [("settled", 6, "provider")]
+    handler._settling._reap()
+
+
+def test_a_batch_inside_a_batch(bench, fakes):
+    """A model whose own work is a batch of calls does not hide its siblings from a failure."""
+    handler, config = make(bench)
+    inner = fakes.Chat()
+
+    class Outer(fakes.Chat):
+        def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+            inner.generate([[HumanMessage("x")]] * 2, **config)
+            return super()._generate(messages)
+
+    outer = Outer(fail_at=0)
+    with pytest.raises(fakes.ProviderError):
+        outer.generate([[HumanMessage("x")]] * 2, **config)
+    assert bench.audit().states == ["cancelled", "cancelled", "settled", "settled"]
+    assert handler._runs.older_than(0.0) == []

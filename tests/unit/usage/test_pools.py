@@ -119,7 +119,7 @@ def test_only_usages_can_be_added():
 
 @pytest.mark.parametrize(("pool", "dimension"), NAMES.items())
 def test_each_pool_is_measured_under_its_dimension(pool, dimension):
-    """The dimension names are those of api.md."""
+    """The dimension names are the documented ones."""
     assert {dimension: 7} == Usage(**{pool: 7}).measured()
 
 

@@ -1,0 +1,69 @@
+"""The example and the README's code run as they stand."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from countwerk_meter_langchain import CountwerkCallbackHandler
+
+HERE = Path(__file__).parent
+EXAMPLE = HERE.parents[2] / "examples" / "langchain_chain.py"
+
+
+def run(**environment):
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("COUNTWERK_")}
+    return subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLE)],
+        env=clean | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_example_on_a_sandbox_of_its_own():
+    """It starts a ledger, prints what was charged, and ends with 0."""
+    done = run()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("charged:") == 4
+    assert "denied:" in done.stdout
+    assert "7 spent, 0 held, 93 left" in done.stdout
+
+
+def test_example_on_a_given_ledger(countwerk_sandbox):
+    """With COUNTWERK_BASE_URL it uses that ledger."""
+    countwerk_sandbox.control.account("acct_demo", balance=50, ai_product_id="prod_demo")
+    done = run(
+        COUNTWERK_BASE_URL=countwerk_sandbox.url,
+        COUNTWERK_API_KEY=countwerk_sandbox.api_key,
+        COUNTWERK_AI_PRODUCT_ID="prod_demo",
+        COUNTWERK_JOURNAL="memory:",
+    )
+    assert done.returncode == 0, done.stderr
+    books = countwerk_sandbox.control.books("acct_demo")
+    assert (books["spent"], books["reserved"]) == (7, 0)
+
+
+@pytest.mark.parametrize("balance", [100, 0])
+def test_readme(bench, fakes, capsys, monkeypatch, balance):
+    """The README's code meters a model, or prints the payload of the denial."""
+    bench.sandbox.control.account("acct_123", balance=balance)
+    monkeypatch.setattr("countwerk_meter.Meter.from_env", lambda: bench.meter)
+    (code,) = re.findall(r"```python\n(.*?)```", (HERE.parent / "README.md").read_text(), re.DOTALL)
+    model = fakes.Chat()
+    exec(compile(code, "README.md", "exec"), {"model": model})
+    assert len(model.calls) == (1 if balance else 0)
+    assert ("INSUFFICIENT_CREDITS" in capsys.readouterr().out) is not bool(balance)
+    assert bench.audit("acct_123").spent == (6 if balance else 0)
+
+
+def test_signature():
+    """The names that users type."""
+    import inspect
+
+    names = list(inspect.signature(CountwerkCallbackHandler).parameters)
+    assert names[:6] == ["meter", "account_id", "operation", "amount", "price", "account_from_metadata"]

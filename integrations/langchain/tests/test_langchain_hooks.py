@@ -1,0 +1,233 @@
+"""The hooks' own manners: what they are to LangChain, and that settling ones never raise."""
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import uuid
+
+import pytest
+from countwerk_meter_langchain import CountwerkCallbackHandler, answers
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.outputs import ChatGeneration, GenerationChunk, LLMResult
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import RunnableLambda
+from langchain_core.tools import tool
+
+from countwerk_meter import InsufficientCreditsError
+
+
+class Inline(BaseCallbackHandler):
+    """Another handler that runs inline, as LangSmith's tracer does."""
+
+    run_inline = True
+
+
+def make(bench, **options):
+    return CountwerkCallbackHandler(bench.meter, **({"account_id": "acct"} | options))
+
+
+def test_every_hook_is_plain():
+    """No hook is a coroutine (trap 2), exceptions get out (trap 1), and none runs on the event loop."""
+    hooks = [value for name, value in vars(CountwerkCallbackHandler).items() if name.startswith("on_")]
+    assert len(hooks) >= 14
+    assert not any(inspect.iscoroutinefunction(hook) for hook in hooks)
+    assert CountwerkCallbackHandler.raise_error
+    assert not CountwerkCallbackHandler.run_inline
+
+
+@pytest.mark.parametrize("path", ["sync", "async"])
+@pytest.mark.parametrize("broken", ["reported", "consumed", "shares_usage"])
+def test_settling_never_raises(bench, fakes, monkeypatch, path, broken):
+    """Whatever goes wrong while a call is settled, the answer reaches the caller and the hold ends (trap 19)."""
+
+    def fail(*args, **kwargs):
+        raise ValueError("broken")
+
+    from countwerk_meter_langchain import settling
+
+    monkeypatch.setattr(settling, broken, fail)
+    model = fakes.Chat()
+    config = {"callbacks": [make(bench, amount=5)]}
+    answer = model.invoke("x", config) if path == "sync" else asyncio.run(model.ainvoke("x", config))
+    assert answer.content == "one two three "
+    if broken == "reported":
+        assert bench.audit().told == [("settled", 5, "reserved")]
+        assert ("langchain_hook_failed", {"hook": "on_llm_end", "error": "ValueError"}) in bench.events
+    else:
+        assert bench.audit().told == [("settled", 6, "provider")]
+
+
+@pytest.mark.parametrize("where", ["consumed", "token"])
+def test_a_broken_stream_shows_the_providers_error(bench, fakes, monkeypatch, where):
+    """An error of ours never hides the provider's, and what was yielded is charged as held."""
+    from countwerk_meter_langchain import settling
+
+    def fail(*args, **kwargs):
+        raise ValueError("broken")
+
+    if where == "consumed":
+        monkeypatch.setattr(settling, "consumed", fail)
+    else:
+        monkeypatch.setattr(answers.Streamed, "token", fail)
+    with pytest.raises(fakes.ProviderError):
+        list(fakes.Chat(fail_at=2).stream("x", {"callbacks": [make(bench, amount=5)]}))
+    ((state, amount, basis),) = bench.audit().told
+    assert (state, basis) == ("settled", "reserved" if where == "consumed" else "counted")
+    assert amount == (5 if where == "consumed" else 1)
+    assert any(name == "langchain_hook_failed" for name, _ in bench.events)
+
+
+def test_events_of_unknown_runs_are_ignored(bench):
+    """Ends that never began here, of chat models and of everything else, raise nothing and charge nothing twice."""
+    handler = make(bench)
+    run_id = uuid.uuid4()
+    handler.on_llm_new_token("x", run_id=run_id)
+    handler.on_stream_event({"event": "message-finish"}, run_id=run_id)
+    handler.on_llm_error(ValueError("x"), run_id=run_id)
+    handler.on_chain_end({}, run_id=run_id)
+    handler.on_tool_error(ValueError("x"), run_id=run_id)
+    handler.on_retriever_error(ValueError("x"), run_id=run_id)
+    assert bench.audit().charges == []
+
+
+def test_an_end_that_is_told_twice(bench, fakes):
+    """A second end of the same run changes nothing."""
+    handler = make(bench)
+    run_id = uuid.uuid4()
+    response = LLMResult(generations=[[ChatGeneration(message=AIMessage("x", usage_metadata=fakes.Chat()._usage))]])
+    metadata = {"ls_model_name": "fake-1"}
+    handler.on_chat_model_start({}, [[HumanMessage("x")]], run_id=run_id, metadata=metadata)
+    for _ in range(2):
+        handler.on_llm_end(response, run_id=run_id)
+    handler.on_llm_error(ValueError("x"), run_id=run_id, response=response)
+    assert bench.audit().told == [("settled", 6, "provider")]
+
+
+@pytest.mark.parametrize(
+    ("entry", "fail_at", "spent"), [("ainvoke", None, 12), ("astream", None, 2), ("astream", 2, 2), ("astream", 0, 0)]
+)
+def test_text_model_beside_an_inline_handler(bench, fakes, caplog, entry, fail_at, spent):
+    """LangChain skips the start of a text model then (trap 4): it is charged after it ran, and said so once."""
+    handler = make(bench)
+    model = fakes.Text(fail_at=fail_at)
+
+    async def run():
+        config = {"callbacks": [handler, Inline()]}
+        for _ in range(2):
+            with contextlib.suppress(fakes.ProviderError):
+                if entry == "ainvoke":
+                    await model.ainvoke("x", config)
+                else:
+                    async for _ in model.astream("x", config):
+                        pass
+
+    with caplog.at_level(logging.WARNING, "countwerk_meter_langchain"):
+        asyncio.run(run())
+    assert len(model.calls) == 2
+    assert bench.audit().spent == spent
+    charged = 2 if spent else 0
+    assert len([name for name, _ in bench.events if name == "langchain_unannounced"]) == charged
+    assert len([record for record in caplog.records if record.name == "countwerk_meter_langchain"]) == bool(charged)
+
+
+@pytest.mark.parametrize("how", ["end", "error"])
+def test_an_unannounced_call_that_nobody_can_pay(broke, fakes, how):
+    """Then all that is left is an event: the model has answered, and the hook does not raise."""
+    handler = make(broke, amount=5)
+    response = LLMResult(generations=[[GenerationChunk(text="x")]])
+    if how == "end":
+        handler.on_llm_end(response, run_id=uuid.uuid4())
+    else:
+        handler.on_llm_error(ValueError("x"), run_id=uuid.uuid4(), response=response)
+    hook = "on_llm_end" if how == "end" else "on_llm_error"
+    assert ("langchain_hook_failed", {"hook": hook, "error": "InsufficientCreditsError"}) in broke.events
+    assert broke.audit().spent == 0
+
+
+def test_chat_model_beside_an_inline_handler(broke, fakes):
+    """A chat model is announced to every handler: it is refused as ever."""
+    model = fakes.Chat()
+    with pytest.raises(InsufficientCreditsError):
+        asyncio.run(model.ainvoke("x", {"callbacks": [Inline(), make(broke)]}))
+    assert model.calls == []
+
+
+def test_models_below_tools_and_retrievers(bench, fakes):
+    """A model that a tool or a retriever calls is metered, as part of the same run."""
+    model = fakes.Chat()
+
+    @tool
+    def ask(question: str) -> str:
+        """Ask."""
+        return model.invoke(question).content
+
+    class Retriever(BaseRetriever):
+        def _get_relevant_documents(self, query, *, run_manager):
+            model.invoke(query)
+            return []
+
+    handler = make(bench)
+    (RunnableLambda(lambda x: {"question": x}) | ask | Retriever()).invoke("x", {"callbacks": [handler]})
+    assert len(model.calls) == 2
+    assert bench.audit().spent == 12
+    assert not handler._runs._parents
+
+
+def test_a_tool_that_fails_gives_up_what_runs_below(bench, fakes):
+    """The failure of a tool or retriever ends its calls."""
+
+    @tool
+    def ask(question: str) -> str:
+        """Ask."""
+        fakes.Chat(fail_at=0).invoke(question)
+        return ""
+
+    with pytest.raises(fakes.ProviderError):
+        ask.invoke({"question": "x"}, {"callbacks": [make(bench)]})
+    assert bench.audit().states == ["cancelled"]
+
+
+def test_handler_on_the_model_alone(broke, fakes):
+    """A handler in a model's constructor meters that model, wherever it is used."""
+    model = fakes.Chat(callbacks=[make(broke)])
+    chain = RunnableLambda(lambda x: x) | model
+    with pytest.raises(InsufficientCreditsError):
+        chain.invoke("x")
+    with pytest.raises(InsufficientCreditsError):
+        asyncio.run(chain.ainvoke("x"))
+    assert model.calls == []
+
+
+async def test_sync_call_inside_an_event_loop(bench, fakes):
+    """A sync `invoke` in a coroutine blocks the loop, as any sync call does, and is metered."""
+    fakes.Chat().invoke("x", {"callbacks": [make(bench)]})
+    assert (await asyncio.to_thread(bench.audit)).spent == 6
+
+
+@pytest.mark.parametrize("path", ["sync", "async", "stream"])
+def test_two_handlers_of_one_meter(bench, fakes, path):
+    """A call that two handlers of a meter see is counted once (one on the model, one on the run, say)."""
+    model = fakes.Chat(callbacks=[make(bench)])
+    config = {"callbacks": [make(bench)]}
+    for _ in range(2):
+        if path == "sync":
+            model.invoke("x", config)
+        elif path == "async":
+            asyncio.run(model.ainvoke("x", config))
+        else:
+            list(model.stream("x", config))
+    model.generate([[HumanMessage("x")]] * 2, **config)
+    assert len(model.calls) == 4
+    assert bench.audit().told == [("settled", 6, "provider")] * 4
+    assert not [name for name, _ in bench.events if name == "langchain_unannounced"]
+
+
+def test_two_handlers_for_two_accounts(bench, fakes):
+    """Two accounts, or two operations, are two charges: that is what was asked for."""
+    bench.sandbox.control.account("other", balance=100, ai_product_id="prod")
+    config = {"callbacks": [make(bench), make(bench, account_id="other"), make(bench, operation="app.second")]}
+    fakes.Chat().invoke("x", config)
+    assert bench.audit().spent == 12
+    assert bench.audit("other").spent == 6
