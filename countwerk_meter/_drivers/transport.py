@@ -18,6 +18,7 @@ import httpx
 
 from countwerk_meter._drivers.deadline import Deadline, DeadlineBackend
 from countwerk_meter._drivers.endpoint import KeyAuth
+from countwerk_meter._drivers.sockets import SocketBackend
 from countwerk_meter._wire.replies import MAX_BODY_BYTES, InDoubt, NotSent, Reply, read_reply
 
 if TYPE_CHECKING:
@@ -107,6 +108,20 @@ class _SyncPool(httpx.HTTPTransport):
         )
 
 
+class _AsyncPool(httpx.AsyncHTTPTransport):
+    """httpx's own transport over a pool whose sockets are cheap to ask."""
+
+    def __init__(self) -> None:
+        super().__init__(verify=_tls())
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=_tls(),
+            max_connections=_CONNECTIONS,
+            max_keepalive_connections=_CONNECTIONS,
+            keepalive_expiry=_KEEPALIVE_SECONDS,
+            network_backend=SocketBackend(),
+        )
+
+
 class HttpxTransport:
     """httpx, sync. With a client of the app's own, the deadline is kept between the pieces of an answer only."""
 
@@ -176,17 +191,7 @@ class AsyncHttpxTransport:
         self._auth = KeyAuth(endpoint)
         self._slots = asyncio.Semaphore(_CONNECTIONS)
         self._own = http is None
-        self._http = http or httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(
-                verify=_tls(),
-                limits=httpx.Limits(
-                    max_connections=_CONNECTIONS,
-                    max_keepalive_connections=_CONNECTIONS,
-                    keepalive_expiry=_KEEPALIVE_SECONDS,
-                ),
-            ),
-            trust_env=False,
-        )
+        self._http = http or httpx.AsyncClient(transport=_AsyncPool(), trust_env=False)
 
     async def send(self, request: LedgerRequest, deadline: float) -> Reply:
         try:

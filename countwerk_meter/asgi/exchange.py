@@ -31,7 +31,7 @@ class Exchange:
         started: The response has begun: it can't be another one any more.
         yielded: Bytes of its body were handed to the server.
         complete: So was its end: the client got everything, for all that the app can know.
-        left: The client was seen to leave before that.
+        left: The client was seen to leave; before the end of the response, unless it is complete.
 
     """
 
@@ -70,7 +70,7 @@ class Exchange:
             message = await self._receive()
         finally:
             self._waiting -= 1
-        if message["type"] == "http.disconnect" and not self.complete:
+        if message["type"] == "http.disconnect":
             self.left = True
         return message
 

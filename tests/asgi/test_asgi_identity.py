@@ -8,6 +8,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from countwerk_meter import account, current_reservation
+from countwerk_meter._metering.scope import current_account
 from countwerk_meter.asgi import Route
 from countwerk_meter.errors import ConfigurationError
 
@@ -284,6 +285,19 @@ class Plain(Chat):
         assert current_reservation() is not None
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"hello"})
+
+
+async def test_the_account_is_the_requests(wrap, request_to, scope_of):
+    """What outlives the request's reservation is still charged to its account, whatever an outer app had set."""
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(current_account())
+        await Chat()(scope, receive, send)
+
+    with account("outer"):
+        await request_to(wrap(app, ROUTE), scope_of(path="/chat/1")).run()
+    assert seen == ["acct_1"]
 
 
 @pytest.mark.parametrize("answer", ["", "  "])

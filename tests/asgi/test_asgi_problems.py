@@ -29,14 +29,12 @@ def chunk(body):
     return {"type": "http.response.body", "body": body, "more_body": True}
 
 
-def app_of(*messages, error=None, reads=False):
+def app_of(*messages, error=None):
     """An app that sends messages and then raises."""
 
     async def app(scope, receive, send):
         for message in messages:
             await send(dict(message))
-        if reads:
-            await receive()
         if error is not None:
             raise error
 
@@ -117,7 +115,14 @@ async def test_a_500_goes_out_when_the_app_returns(anywhere, request_to):
 
 async def test_a_500_goes_out_before_the_app_waits(anywhere, request_to):
     """An app that waits for its client to go has answered it before."""
-    request = await request_to(anywhere(app_of(START | {"status": 500}, END, reads=True))).run()
+
+    async def app(scope, receive, send):
+        await receive()
+        await send(START | {"status": 500})
+        await send(END)
+        assert await asyncio.wait_for(receive(), 20) == {"type": "http.disconnect"}
+
+    request = await request_to(anywhere(app)).run()
     assert (request.status, request.body) == (500, b"done")
 
 

@@ -226,6 +226,7 @@ class World:
         self.cut_at = None
         self.numbers = 0
         self.rounding = "ceil"
+        self.refilled = 0
 
     @property
     def ledger_now(self):

@@ -44,6 +44,7 @@ def test_one_confirm_carries_the_sum_of_its_charges(world):
     gate = world.reserve("e1", 10, description="Chat")
     for id in ("e2", "e3"):
         world.commit(world.draw(id, 2, gate), 2, seal=False)
+        world.pass_time(1)
     world.commit(gate, 3)
     world.settle(gate)
     assert {"reservationId": "res_1", "actualAmount": 7, "description": "Chat [e2 and 2 more]"} == world.sent[-1].body

@@ -298,9 +298,8 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
         tracked = self._runs.tracked(path)
         if batch is not None and batch.failed is not None:
             raise batch.failed
-        root = path[-1] if path else run_id
         account_id = self._accounts.of(metadata)
-        denial = self._runs.denial(root, account_id)
+        denial = self._runs.denial(path[-1], account_id) if path else None
         if denial is not None:
             raise denial
         same_id = self._runs.find(run_id)
@@ -320,8 +319,8 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
         except BaseException as error:
             if claim is not None:
                 self._claims.release(claim)
-            if isinstance(error, InsufficientCreditsError):
-                self._runs.denied(root, account_id, error)
+            if path and isinstance(error, InsufficientCreditsError):
+                self._runs.denied(path[-1], account_id, error)
             raise
         run = Run(run_id, reservation, model, count, path, batch, claim)
         if not self._runs.add(run, tracked):
