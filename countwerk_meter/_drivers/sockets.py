@@ -8,7 +8,7 @@ a replay with 32 calls at once that was a third of all time. Here the socket is 
 from __future__ import annotations
 
 import select
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import httpcore
 
@@ -28,7 +28,10 @@ class _Stream(httpcore.AsyncNetworkStream):
         self.aclose = inner.aclose
 
     async def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
     ) -> httpcore.AsyncNetworkStream:
         return _Stream(await self._inner.start_tls(ssl_context, server_hostname, timeout))
 
@@ -52,7 +55,7 @@ class SocketBackend(httpcore.AsyncNetworkBackend):
     """httpcore's sockets over anyio, each remembering what it is made of."""
 
     def __init__(self) -> None:
-        self._inner = httpcore.AnyIOBackend()
+        self._inner = cast("httpcore.AsyncNetworkBackend", httpcore.AnyIOBackend())
 
     async def connect_tcp(
         self,

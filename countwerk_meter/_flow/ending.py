@@ -83,6 +83,7 @@ class Commit(Operation[Committed]):
     now: float
     rounding: str = "ceil"
     seal: bool = True
+    owner: str | None = None  # who settles what comes late: whoever closed the charge may be dead by now
 
     def apply(self, books: Books) -> Committed:
         charge = books.charge(self.ledger, self.charge_id)
@@ -152,7 +153,8 @@ class Commit(Operation[Committed]):
         books.save_charge(replace(charge, exact=str(exact)))
         if missing <= 0:
             return Committed(charge)
-        late = add_late(books, charge, missing, self.now, basis=self.measured.basis, lines=self.measured.lines)
+        theirs = replace(charge, owner=self.owner or charge.owner)
+        late = add_late(books, theirs, missing, self.now, basis=self.measured.basis, lines=self.measured.lines)
         return Committed(charge, _work(late), late=missing)
 
 

@@ -41,6 +41,7 @@ class Exchange:
         "_send",
         "_tail",
         "_waiting",
+        "account_id",
         "complete",
         "event_stream",
         "left",
@@ -55,6 +56,7 @@ class Exchange:
         self._held: list[Message] = []
         self._tail: bytes | memoryview = b""
         self._waiting = 0
+        self.account_id: str | None = None
         self.status: int | None = None
         self.started = False
         self.yielded = False

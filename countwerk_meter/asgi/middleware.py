@@ -109,7 +109,7 @@ class CreditsMiddleware:
         try:
             await self._request(scope, exchange)
         except Exception as error:
-            problem = problem_of(error)
+            problem = problem_of(error, exchange.account_id)
             if problem is None:
                 await exchange.release()
                 raise
@@ -123,7 +123,7 @@ class CreditsMiddleware:
         if route is None:
             await self.app(scope, exchange.receive, exchange.send)
             return
-        account_id = await given(self._account_id, scope)
+        account_id = exchange.account_id = await given(self._account_id, scope)
         if account_id is None:
             with _nobody():
                 await self.app(scope, exchange.receive, exchange.send)
@@ -146,7 +146,7 @@ class CreditsMiddleware:
             await exchange.release()
         except BaseException as raised:
             error = raised
-            if isinstance(raised, Exception) and problem_of(raised) is None:
+            if isinstance(raised, Exception) and problem_of(raised, reservation.account_id) is None:
                 # The client's answer does not wait for the journal.
                 await exchange.release()
             raise

@@ -56,14 +56,19 @@ class Problem:
         return json.dumps(self.payload, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def problem_of(error: BaseException | None) -> Problem | None:
-    """Return what to answer for an error from anywhere below, or None: it is not ours to answer."""
+def problem_of(error: BaseException | None, account_id: str | None = None) -> Problem | None:
+    """
+    Return what to answer for an error from anywhere below, or None: it is not ours to answer.
+
+    A client whose account is known gets no purchase URL of another one, such as the app's own.
+    """
     while isinstance(error, BaseExceptionGroup):
         # A task group wraps what its only failed task raised.
         failed = cast("BaseExceptionGroup[BaseException]", error).exceptions
         error = failed[0] if len(failed) == 1 else None
     if isinstance(error, InsufficientCreditsError):
-        return Problem(402, "INSUFFICIENT_CREDITS", error.to_payload())
+        urls = account_id is None or account_id == error.account_id
+        return Problem(402, "INSUFFICIENT_CREDITS", error.to_payload(urls=urls))
     if isinstance(error, ChargeAlreadySettledError):
         return _conflict(error, "CHARGE_ALREADY_SETTLED", "Already charged", "This request was charged before.")
     if isinstance(error, ChargeInProgressError):

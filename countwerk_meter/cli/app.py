@@ -40,7 +40,7 @@ app.command(rich_help_panel=_RUN)(settle)
 app.command(rich_help_panel=_RUN)(doctor)
 
 
-def _version(*, wanted: bool) -> None:
+def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"countwerk-meter {__version__}")
         raise typer.Exit
@@ -49,8 +49,8 @@ def _version(*, wanted: bool) -> None:
 @app.callback()
 def _options(
     *,
-    version: Annotated[  # noqa: ARG001 - its callback does it all
-        bool, typer.Option("--version", callback=lambda value: _version(wanted=value), is_eager=True, help="Say which.")
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Meter an AI product's calls on a CountWerk ledger."""

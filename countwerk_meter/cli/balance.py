@@ -26,14 +26,14 @@ def balance(
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column()
     table.add_column(justify="right")
-    for name, credits in (
+    for name, number in (
         ("Available", found.available_balance),
         ("Reserved", found.reserved_balance),
         ("Balance", found.balance),
         ("Earned", found.total_earned),
         ("Spent", found.total_spent),
     ):
-        table.add_row(name, f"{credits:,}", style="bold" if name == "Available" else None)
+        table.add_row(name, f"{number:,}", style="bold" if name == "Available" else None)
     screen = console()
     screen.print(f"{account}, in credits", soft_wrap=True)
     screen.print(table)

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from countwerk_meter._flow.overview import Charges
 from countwerk_meter._flow.attempts import LoadCharge
+from countwerk_meter._flow.overview import Charges
 from countwerk_meter._flow.states import ChargeState
 from countwerk_meter._metering.charges import Charge
 from countwerk_meter.cli.answers import NO, console, print_json, refuse, reported

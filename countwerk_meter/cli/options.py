@@ -21,8 +21,6 @@ JournalUrl: TypeAlias = Annotated[
 ]
 Product: TypeAlias = Annotated[
     str | None,
-    typer.Option(
-        "--product", envvar="COUNTWERK_AI_PRODUCT_ID", show_envvar=True, metavar="ID", help="The AI product."
-    ),
+    typer.Option("--product", envvar="COUNTWERK_AI_PRODUCT_ID", show_envvar=True, metavar="ID", help="The AI product."),
 ]
 Timeout: TypeAlias = Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How long the ledger may take.")]

@@ -48,4 +48,6 @@ def _show(options: tuple[PurchaseOption, ...]) -> None:
             # Whole, so that it can be copied out of a terminal of any width.
             screen.print(f"  {option.url}", soft_wrap=True)
         else:
-            screen.print(f"{name} (not now: {option.disabled_reason or 'no reason given'})", style="dim", soft_wrap=True)
+            screen.print(
+                f"{name} (not now: {option.disabled_reason or 'no reason given'})", style="dim", soft_wrap=True
+            )

@@ -42,7 +42,7 @@ def settle(
 ) -> None:
     """Settle what waits in the journal. Exit code 1: something is left."""
     counts: Counter[str] = Counter()
-    credits: Counter[str] = Counter()
+    amounts: Counter[str] = Counter()
     recovered: dict[str, Any] = {"closed": 0, "resumed": 0, "orphans": 0}
 
     def hear(event: str, fields: Mapping[str, Any]) -> None:
@@ -50,7 +50,7 @@ def settle(
             recovered.update(fields)
         amount = fields.get("amount")
         counts[event] += 1
-        credits[event] += amount if isinstance(amount, int) else 0
+        amounts[event] += amount if isinstance(amount, int) else 0
 
     with reported("settle", as_json=as_json):
         if not product:
@@ -67,7 +67,7 @@ def settle(
         finally:
             store.close()
     to_do = sum(number for name, number in left.items() if name not in _NOT_LEFT)
-    done = {"charges": counts["charged"], "credits": credits["charged"]}
+    done = {"charges": counts["charged"], "credits": amounts["charged"]}
     if as_json:
         print_json({"journal": store.name, "taken_over": recovered, "settled": done, "left": left})
     else:

@@ -304,3 +304,17 @@ async def test_unlisted_routes_are_untouched(wrap, request_to, control):
     assert seen[1] == {"type": "http.request", "body": b"", "more_body": False}
     assert request.sent == [START, chunk(b"x"), {"type": "http.response.trailers", "headers": []}]
     assert not control.requests()["counts"]
+
+
+async def test_402_of_another_account_carries_no_url(meter, control, wrap, request_to):
+    """A client gets no purchase link of an account that is not its own, such as the app's."""
+    control.account("platform", balance=1, ai_product_id="prod_1")
+
+    async def app(scope, receive, send):
+        async with meter.reserve("platform", "app.inner", amount=500):
+            raise AssertionError("the call ran without credits")
+
+    request = await request_to(wrap(app, Route("POST", "/chat", "app.chat", amount=5))).run()
+    assert request.status == 402
+    assert request.json["data"]["options"]
+    assert b"http" not in request.body

@@ -333,7 +333,9 @@ class World:
         return replace(row, **more)
 
     def reserve(self, id="e1", amount=5, *, shared=False, **more):
-        return self.run(reserve(self.terms, self.charge_row(id, amount, **more), self.hold_row(amount, **more), shared=shared))
+        return self.run(
+            reserve(self.terms, self.charge_row(id, amount, **more), self.hold_row(amount, **more), shared=shared)
+        )
 
     def draw(self, id, estimate, gate, **more):
         key = gate if isinstance(gate, str) else gate.hold.key
@@ -342,7 +344,9 @@ class World:
     def commit(self, gate, exact, *, basis="set", seal=True):
         charge = gate.charge
         return self.journal.run(
-            Commit(LEDGER, charge.id, charge.epoch, Measured(Decimal(str(exact)), basis), self.wall, self.rounding, seal)
+            Commit(
+                LEDGER, charge.id, charge.epoch, Measured(Decimal(str(exact)), basis), self.wall, self.rounding, seal
+            )
         )
 
     def release(self, gate, *, seal=True):
@@ -398,7 +402,12 @@ class World:
     def moving(self):
         """Whether anything but what no credits can pay is still on its way."""
         books = self.journal._books
-        states = {ReservationState.CLOSING, ReservationState.HELD, ReservationState.REQUESTED, ReservationState.ORPHAN_POSSIBLE}
+        states = {
+            ReservationState.CLOSING,
+            ReservationState.HELD,
+            ReservationState.REQUESTED,
+            ReservationState.ORPHAN_POSSIBLE,
+        }
         return any(row.state in states for row in books._reservations.values()) or any(
             row.state is ChargeState.COMMITTED and row.due_at is not None for row in books._charges.values()
         )

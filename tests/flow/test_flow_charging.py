@@ -23,7 +23,12 @@ def test_the_commit_freezes_nothing_and_the_first_confirm_freezes_all(world, say
     world.settle(gate)
     assert {3} == {request.body["actualAmount"] for request in world.sent if request.name == "confirm-reservation"}
     world.deduct("e2")
-    assert ("settled", "settled", 7, "deduct") == (world.state("e1"), world.state("e2"), world.spent(), world.charge("e2").via)
+    assert ("settled", "settled", 7, "deduct") == (
+        world.state("e1"),
+        world.state("e2"),
+        world.spent(),
+        world.charge("e2").via,
+    )
 
 
 def test_a_commit_after_its_reservation_has_ended_goes_under_its_own_id(world):
@@ -162,7 +167,12 @@ def test_a_draw_that_fits_needs_no_request(world):
     """Its estimate is set aside, and freed when it ends."""
     gate = world.reserve("e1", 10)
     draw = world.draw("e2", 6, gate)
-    assert (["reserve"], 6, 2, True) == (world.names(), world.hold(gate).promised, world.hold(gate).open_charges, draw.charge.draw)
+    assert (["reserve"], 6, 2, True) == (
+        world.names(),
+        world.hold(gate).promised,
+        world.hold(gate).open_charges,
+        draw.charge.draw,
+    )
     world.commit(draw, 4, seal=False)
     row = world.hold(gate)
     assert (0, 1, 4, "held") == (row.promised, row.open_charges, row.committed, row.state)
@@ -294,7 +304,9 @@ def test_a_hold_whose_end_the_ledger_never_named_lapses_after_its_validity(world
     gate = world.reserve()
     assert world.hold(gate).expires_at is None
     world.commit(world.draw("e2", 2, gate), 2, seal=False)
-    assert (Verdict.LATER, world.wall + 960) == (lambda done: (done.verdict, pytest.approx(done.due_at)))(world.settle(gate))
+    assert (Verdict.LATER, world.wall + 960) == (lambda done: (done.verdict, pytest.approx(done.due_at)))(
+        world.settle(gate)
+    )
     world.pass_time(961)
     world.settle(gate)
     assert "closing" == world.hold(gate).state

@@ -68,7 +68,10 @@ def test_draws_add_up_to_no_more_than_the_hold(world):
 def test_a_deduct_without_an_answer_keeps_the_hold_and_comes_back(world, say, outcome, verdict):
     """The same id again makes no second charge."""
     gate = world.call()
-    world.then({"429": say.code("RATE_LIMIT_EXCEEDED"), "401": say.code("INVALID_API_KEY")}.get(outcome) or getattr(say, outcome))
+    world.then(
+        {"429": say.code("RATE_LIMIT_EXCEEDED"), "401": say.code("INVALID_API_KEY")}.get(outcome)
+        or getattr(say, outcome)
+    )
     assert verdict is world.settle(gate).verdict
     assert (["reserve", "deduct"], 5) == (world.names(), world.held())
     assert world.hold(gate).due_at == world.wall + 0.5

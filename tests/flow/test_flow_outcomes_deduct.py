@@ -64,7 +64,9 @@ def test_deduct_403_parks(world, say, waiting):
     assert (Verdict.PARKED, world.wall + 300) == _end(world.deduct(waiting))
 
 
-@pytest.mark.parametrize("code", ["INVALID_USAGE_EVENT_ID", "DS24_KEY_REQUIRED", "RESERVATION_NOT_FOUND", "ORDER_NOT_FOUND"])
+@pytest.mark.parametrize(
+    "code", ["INVALID_USAGE_EVENT_ID", "DS24_KEY_REQUIRED", "RESERVATION_NOT_FOUND", "ORDER_NOT_FOUND"]
+)
 def test_deduct_400_404_409_and_other_4xx_is_unresolved(world, say, waiting, code):
     """A definite no that no waiting cures: listed, with an event, and not due again."""
     world.then(say.code(code))
@@ -165,7 +167,9 @@ def test_deduct_carries_metadata_lines_and_trace(world):
     from dataclasses import replace
 
     world.call("e1", 5, 7)
-    row = replace(world.charge("e1.over"), metadata='{"order": 1}', lines='[{"credits": "2"}]', trace_id="ab", exact="1.5")
+    row = replace(
+        world.charge("e1.over"), metadata='{"order": 1}', lines='[{"credits": "2"}]', trace_id="ab", exact="1.5"
+    )
     world.save(row)
     world.deduct("e1.over")
     meter = {"basis": "set", "exact": "1.5", "trace_id": "ab", "lines": [{"credits": "2"}]}

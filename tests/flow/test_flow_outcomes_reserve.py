@@ -240,7 +240,9 @@ def test_reserve_commits_row_and_id_before_the_request_leaves(world, say):
 def test_unavailable_with_defer_runs_the_call_and_deducts_later(world, say, outcome):
     """NotSent, in doubt or an exhausted 429: the call runs, and is deducted under its own id."""
     world.terms = replace(world.terms, on_unavailable="defer", debt_limit=10)
-    world.then(*{"not_sent": [say.not_sent] * 50, "lost": [say.lost], "429": [say.code("RATE_LIMIT_EXCEEDED", 99)]}[outcome])
+    world.then(
+        *{"not_sent": [say.not_sent] * 50, "lost": [say.lost], "429": [say.code("RATE_LIMIT_EXCEEDED", 99)]}[outcome]
+    )
     gate = world.reserve()
     world.script.clear()
     assert (None, "open", "deferred") == (gate.hold, world.state(), world.charge().reason)

@@ -221,3 +221,15 @@ def test_a_commit_of_a_charge_that_never_was_is_superseded(world):
     """There is no row to put it on."""
     operation = Commit(world.terms.ledger, "nobody", 0, Measured(Decimal(1), "set"), world.wall)
     assert world.journal.run(operation).superseded
+
+
+def test_what_comes_late_is_settled_by_whoever_brings_it(world):
+    """Whoever closed the charge may be dead by now (I8)."""
+    gate = world.reserve()
+    world.adopt("me", "heir", "cancel")
+    measured = Measured(Decimal(3), "set")
+    operation = Commit(world.terms.ledger, "e1", 0, measured, world.wall, owner="me")
+    world.journal.run(operation)
+    assert "me" == world.charge("e1.late").owner
+    assert "heir" == world.charge("e1").owner
+    assert gate.charge.owner == "me"

@@ -61,7 +61,6 @@ def _check(model: str) -> None:
         chat_model(model)
     except ImportError:
         raise ConfigurationError(f"--model {model} needs its provider's package: pip install {package}") from None
-    except Exception as error:
-        # Its text may say anything, a key included.
+    except Exception as error:  # noqa: BLE001 - of any provider; its text may hold anything, a key included
         what = type(error).__name__
         raise ConfigurationError(f"--model {model} cannot be made ({what}): is the provider's key set?") from None

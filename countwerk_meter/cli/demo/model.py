@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -108,5 +108,4 @@ def chat_model(name: str | None) -> BaseChatModel:
         return DemoChatModel()
     from langchain.chat_models import init_chat_model  # pyright: ignore[reportMissingImports,reportUnknownVariableType] - optional
 
-    model: BaseChatModel = init_chat_model(name, max_tokens=MOST_OUTPUT)  # pyright: ignore[reportUnknownVariableType] - optional
-    return model
+    return cast("BaseChatModel", init_chat_model(name, max_tokens=MOST_OUTPUT))

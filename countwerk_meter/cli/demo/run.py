@@ -1,4 +1,4 @@
-"""The demo from beginning to end: two processes, a client, settlement, and the verdict. Whatever starts here is ended."""
+"""The demo from beginning to end: two processes, a client, the verdict. Whatever starts here is ended."""
 
 from __future__ import annotations
 

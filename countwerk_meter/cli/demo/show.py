@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -41,7 +41,7 @@ class Display:
     def saw(self, observed: Observed) -> None:
         self._progress.update(self._task, advance=1, description=f"{observed.what}: {observed.answers}")
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 
@@ -123,7 +123,7 @@ def _books(shown: Shown) -> Table:
     for name in ("Earned", "Available", "Held", "Spent", "Meter charged"):
         table.add_column(name, justify="right")
     table.add_column("")
-    total = dict.fromkeys(("earned", "available", "reserved", "spent", "meter"), 0)
+    total: dict[str, int] = dict.fromkeys(("earned", "available", "reserved", "spent", "meter"), 0)
     for seen in shown.observed:
         statement = shown.books[seen.account_id]
         figures = {name: int(statement[name]) for name in total if name != "meter"}

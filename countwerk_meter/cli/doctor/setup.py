@@ -110,8 +110,8 @@ def _opened(store: Journal, path: Path | None, base_url: str | None) -> list[Fin
         found.append(Finding("journal", "left behind", "note", detail, "countwerk-meter settle"))
     stuck = store.run(Charges(ledger, frozenset({ChargeState.UNRESOLVED, ChargeState.UNCOLLECTED}), _ALL))
     if stuck:
-        credits = sum(row.amount or 0 for row in stuck)
-        detail = f"{len(stuck)} charges over {credits:,} credits are unresolved or uncollected"
+        owed = sum(row.amount or 0 for row in stuck)
+        detail = f"{len(stuck)} charges over {owed:,} credits are unresolved or uncollected"
         advice = "countwerk-meter charges --state unresolved --state uncollected"
         found.append(Finding("journal", "not charged", "note", detail, advice))
     return found

@@ -68,7 +68,8 @@ def replay(
         from countwerk_meter.cli.replay.run import Plan, run
         from countwerk_meter.cli.replay.trace import read_trace
     except ModuleNotFoundError as error:
-        missing = f"it needs its extra: pip install 'countwerk-meter[cli,sandbox]' ({error.name} is missing)"
+        package = (error.name or "").partition(".")[0]
+        missing = f"it needs its extra: pip install 'countwerk-meter[cli,sandbox]' ({package} is missing)"
         refuse("replay", missing, USAGE, as_json=as_json)
     with reported("replay", as_json=as_json):
         if base_url is not None and (fault_rate or balance is not None):

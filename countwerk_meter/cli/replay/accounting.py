@@ -128,18 +128,18 @@ def _of_the_journal(account_id: str, tally: Tally, rows: Iterable[ChargeRow], or
         in_doubt_holds=len(orphans),
     )
     for row in rows:
-        credits, whole = row.share, row.parent is None
+        share, whole = row.share, row.parent is None
         if row.state is ChargeState.SETTLED:
-            account.charged += credits
+            account.charged += share
             account.charged_calls += whole
         elif row.state is ChargeState.UNRESOLVED:
-            account.unresolved += credits
+            account.unresolved += share
             account.unresolved_charges += 1
         elif row.state is ChargeState.UNCOLLECTED:
-            account.uncollected += credits
+            account.uncollected += share
             account.uncollected_charges += 1
         elif row.state not in _NO_CHARGE:
-            account.pending += credits
+            account.pending += share
             account.pending_charges += 1
         if whole and row.exact is not None and row.state not in _NO_CHARGE:
             account.exact += Decimal(row.exact)
@@ -181,10 +181,10 @@ def _charge_by_charge(by_id: Mapping[str, list[int]], rows: Iterable[ChargeRow])
     found: list[str] = []
     booked = dict(by_id)
     for row in rows:
-        credits = booked.pop(row.id, [])
+        amounts = booked.pop(row.id, [])
         undecided = row.state not in _NO_CHARGE and row.state is not ChargeState.SETTLED
         expected = [row.share] if row.state is ChargeState.SETTLED and row.share else []
-        if credits != expected and not (undecided and credits in ([], [row.share])):
-            found.append(f"{row.id} is {row.state} with {row.share} credits, and the books have {credits or 'none'}")
-    found += [f"the books have {credits} for {name}, which the journal does not know" for name, credits in booked.items()]
+        if amounts != expected and not (undecided and amounts in ([], [row.share])):
+            found.append(f"{row.id} is {row.state} with {row.share} credits, and the books have {amounts or 'none'}")
+    found += [f"the books have {amounts} for {name}, unknown to the journal" for name, amounts in booked.items()]
     return found

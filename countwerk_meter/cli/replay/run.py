@@ -82,7 +82,7 @@ def holds(plan: Plan) -> dict[str, int]:
         TraceError: A row that the profile cannot price, by its number.
 
     """
-    credits: dict[str, int] = {}
+    needed: dict[str, int] = {}
     for row in plan.rows:
         attributes = {"model": row.model} if row.model else {}
         try:
@@ -90,8 +90,8 @@ def holds(plan: Plan) -> dict[str, int]:
         except PricingError as error:
             raise TraceError(f"row {row.number}: {error}") from None
         hold = max(int(price.total.to_integral_value(ROUND_CEILING)), 1)
-        credits[row.account_id] = credits.get(row.account_id, 0) + hold
-    return credits
+        needed[row.account_id] = needed.get(row.account_id, 0) + hold
+    return needed
 
 
 def run(plan: Plan, watcher: Watcher) -> Outcome:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -52,7 +52,7 @@ class Display:
     def phase(self, text: str) -> None:
         self._progress.update(self._task, description=f"{text:<22}")
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 
@@ -143,10 +143,10 @@ def _remarks(outcome: Outcome, total: Account) -> list[tuple[str, str]]:
         text = f"{total.unavailable:,} calls did not run because the ledger gave no definite answer"
         remarks.append((text, "yellow"))
     if total.in_doubt_holds:
-        released = " and by then they had ended" if outcome.time_moved and not total.reserved_at_the_end else ""
+        ended = outcome.time_moved and not total.reserved_at_the_end
         text = (
-            f"{total.in_doubt_holds:,} holds over {total.in_doubt:,} credits are in doubt until their validity has "
-            f"passed: {total.reserved:,} credits were held{released}"
+            f"{total.in_doubt_holds:,} holds over {total.in_doubt:,} credits were in doubt: the ledger had "
+            f"{total.reserved:,} of them" + (", until their validity had passed" if ended else "")
         )
         remarks.append((text, "yellow"))
     for name in ("unresolved", "uncollected", "pending"):

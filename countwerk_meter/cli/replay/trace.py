@@ -87,9 +87,7 @@ def read_trace(path: Path, *, accounts: int, model: str | None = None, limit: in
     return _in_order(rows)
 
 
-def _rows(
-    path: Path, reader: _Reader, accounts: int, model: str | None, limit: int | None
-) -> list[Row]:
+def _rows(path: Path, reader: _Reader, accounts: int, model: str | None, limit: int | None) -> list[Row]:
     try:
         header = next(reader, None)
         if header is None:

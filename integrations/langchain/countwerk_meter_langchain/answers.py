@@ -1,8 +1,7 @@
 """
 What an answer says of its usage, and what a broken-off stream used.
 
-The rules: unknown is not free (money rule 13), and an answer from LangChain's cache used nothing (integrations.md,
-trap 14).
+The rules: unknown is not free (money rule 13), and an answer from LangChain's cache used nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ class Streamed:
     """
     What a run has streamed so far, in bytes of text, and the usage that its chunks reported.
 
-    Chunks and protocol events may tell of the same text (trap 10), so they are kept apart and the larger one counts.
+    Chunks and protocol events may tell of the same text, so they are kept apart and the larger one counts.
     """
 
     any: bool = False
@@ -91,6 +90,15 @@ def _without_cost(response: LLMResult) -> Usage | None:
     return Usage.of({"usage_metadata": {name: value for name, value in named.items() if name != "total_cost"}})
 
 
+def counted(response: LLMResult, input_count: int) -> Usage:
+    """Return what a complete answer that reports nothing is taken to have used: what was sent and what came back."""
+    made = 0
+    for answers in response.generations:
+        for answer in answers:
+            made += message_weight(answer.message) if isinstance(answer, ChatGeneration) else weight(answer.text)
+    return Usage(input_tokens=input_count, output_tokens=tokens(made))
+
+
 def shares_usage(response: LLMResult) -> bool:
     """Say whether the first prompt of a text model's batch reports the usage of this one too."""
     output = response.llm_output or {}
@@ -101,12 +109,12 @@ def consumed(streamed: Streamed, response: LLMResult | None, input_count: int) -
     """
     Return what a call that did not end used, and whether that was counted here; None: nothing was yielded.
 
-    A stream of protocol events that was consumed to its end may still be told of as cancelled (trap 10): then only what
+    A stream of protocol events that was consumed to its end may still be told of as cancelled: then only what
     it reported counts, as it does for any complete answer.
 
     Args:
         streamed: What was heard of it.
-        response: What `on_llm_error` was given: on newer streams no part of the answer (trap 10).
+        response: What `on_llm_error` was given: on newer streams no part of the answer.
         input_count: The approximate input.
 
     """
@@ -123,7 +131,7 @@ def consumed(streamed: Streamed, response: LLMResult | None, input_count: int) -
             return None
         return Usage(input_tokens=input_count, output_tokens=tokens(made)), True
     if made and not usage.output_tokens and not usage.reasoning_tokens:
-        # The input was reported when the stream began, the output would have been at its end (trap 13).
+        # The input was reported when the stream began, the output would have been at its end.
         return replace(usage, output_tokens=tokens(made)), True
     return usage, False
 

@@ -1,7 +1,7 @@
 """
 Which handler meters a call that several of one meter's handlers see: the first of them, so that it is counted once.
 
-A run id alone names no call, because it may be a client's choice (integrations.md, trap 16). All handlers of one call
+A run id alone names no call, because it may be a client's choice. All handlers of one call
 are handed the same `options` object, and a claim holds on to it, so that its identity names the call while it runs.
 """
 

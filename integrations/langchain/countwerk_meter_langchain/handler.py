@@ -2,9 +2,9 @@
 The callback handler: it stands at the door of every model call of a LangChain run.
 
 Two rules. A start hook lets the call through or raises, on the sync and the async path alike; so every hook is a plain
-`def` with `raise_error` on and `run_inline` off (integrations.md, traps 1 to 3): LangChain then runs it on a thread
+`def` with `raise_error` on and `run_inline` off: LangChain then runs it on a thread
 where there is an event loop, and lets its exception out. And a settling hook never raises, because that would take the
-model's answer, or hide the provider's error (trap 19).
+model's answer, or hide the provider's error.
 """
 
 # ruff: noqa: ARG002 - the hooks' signatures are LangChain's
@@ -95,7 +95,7 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
         self._price = price
         self._output_tokens = output_tokens
         self._validity = validity
-        # A run id may be the client's choice (trap 16): it names a charge only together with this handler.
+        # A run id may be the client's choice: it names a charge only together with this handler.
         self._nonce = uuid.uuid4().hex
         self._claims = claims_of(meter)
         self._runs = Runs(self._claims)
@@ -198,7 +198,7 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
         self._settling.sweep(run_id)
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """Give up what still runs below the chain; a cancelled call is told of nowhere else (trap 7)."""
+        """Give up what still runs below the chain; a cancelled call is told of nowhere else."""
         self._settling.sweep(run_id)
 
     def on_tool_start(
@@ -218,7 +218,7 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
         self._settling.sweep(run_id)
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """Give up what still runs below the tool. An interrupt arrives here too, and is no failure (trap 20)."""
+        """Give up what still runs below the tool. An interrupt arrives here too, and is no failure."""
         self._settling.sweep(run_id)
 
     def on_retriever_start(
@@ -270,7 +270,7 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
         try:
             self._enter(prompt, run_id, parent_run_id, metadata, kwargs, batch)
         except NotImplementedError as error:
-            # LangChain takes that one for a missing hook, and lets the model run (trap 3).
+            # LangChain takes that one for a missing hook, and lets the model run.
             self._fail(batch, error)
             raise ConfigurationError("the handler's account_id or the meter is not implemented") from error
         except BaseException as error:
@@ -278,7 +278,7 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
             raise
 
     def _fail(self, batch: Batch | None, error: BaseException) -> None:
-        """Give back what the other prompts of a refused batch hold: nothing more is heard of them (traps 5 and 6)."""
+        """Give back what the other prompts of a refused batch hold: nothing more is heard of them."""
         if batch is not None:
             leave_batch(batch)
             for run in self._runs.fail(batch, error):
@@ -324,7 +324,7 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
             raise
         run = Run(run_id, reservation, model, count, path, batch, claim)
         if not self._runs.add(run, tracked):
-            # Cancelled, or refused with its batch, while it was at the gate (trap 8): nobody may hear of it again.
+            # Cancelled, or refused with its batch, while it was at the gate: nobody may hear of it again.
             self._settling.give_up(run)
             if batch is not None and batch.failed is not None:
                 raise batch.failed
@@ -351,7 +351,7 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
         )
 
     def _unannounced(self, run_id: UUID, model: str | None) -> Run:
-        """Open a call that LangChain told nobody of until it was over (trap 4), so that it is charged after all."""
+        """Open a call that LangChain told nobody of until it was over, so that it is charged after all."""
         amount = 1 if self._amount is None and self._price is None else self._amount
         step = Step(parts=("langchain", self._nonce, str(run_id)), durable=False)
         account_id = self._accounts.of({})
@@ -363,6 +363,6 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
 
 
 def _model(metadata: Mapping[str, Any], params: Mapping[str, Any]) -> str | None:
-    """Return the model's name as it is asked for: the answer's may carry a date that no price rule knows (trap 15)."""
+    """Return the model's name as it is asked for: the answer's may carry a date that no price rule knows."""
     names = (metadata.get("ls_model_name"), params.get("model"), params.get("model_name"))
     return next((name for name in names if isinstance(name, str) and name), None)

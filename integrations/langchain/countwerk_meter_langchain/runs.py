@@ -2,8 +2,8 @@
 Which model calls are open, below which chains, and which of them belong together.
 
 The rule: every hold that was begun is found again, although LangChain may say nothing more of a call: a batch of which
-one prompt was denied (integrations.md, traps 5 and 6), a call that was cancelled (trap 7) or whose gate landed after it
-was (trap 8), a stream that was abandoned (trap 10). Nothing here waits or talks to the ledger.
+one prompt was denied, a call that was cancelled or whose gate landed after it
+was, a stream that was abandoned. Nothing here waits or talks to the ledger.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """
 What becomes of a call's hold when the call ends, fails, breaks off, or is never heard of again.
 
-The rule: nothing here raises (integrations.md, trap 19). Whatever goes wrong, the reservation is finished with what is
-known, and an event says so.
+The rule: nothing here raises. Whatever goes wrong, the reservation is finished with what is known, and an event says so.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import weakref
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
-from countwerk_meter_langchain.answers import FREE, Streamed, consumed, reported, shares_usage
+from countwerk_meter_langchain.answers import FREE, Streamed, consumed, counted, reported, shares_usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,7 +48,7 @@ def enter_batch(batch: Batch) -> None:
 
 
 def leave_batch(batch: Batch) -> bool:
-    """Forget it; whether it ran on the sync path, where one prompt's failure is the last that is heard (trap 5)."""
+    """Forget it; whether it ran on the sync path, where one prompt's failure is the last that is heard."""
     around = _batches.get()
     if batch not in around:
         return False
@@ -95,7 +94,7 @@ class Settling:
                 done = [run := self._unannounced(run_id, response)]
             if run is not None:
                 done = self._charge(run, response)
-        except Exception as error:  # noqa: BLE001 - the model has answered (trap 19)
+        except Exception as error:  # noqa: BLE001 - the model has answered
             self._tell("langchain_hook_failed", hook="on_llm_end", error=type(error).__name__)
         finally:
             for each in done:
@@ -115,9 +114,11 @@ class Settling:
             run.reservation.cancel("answered from LangChain's cache")
         elif usage is not None:
             run.reservation.record(usage, model=run.model)
-        if run.batch is None:
-            return [run]
-        return self._of_batch(run.batch, run, usage, shares=shares_usage(response) and not run.reservation.flat)
+        shares = run.batch is not None and shares_usage(response) and not run.reservation.flat
+        if usage is None and not shares and self._meter.prices is not None:
+            # Nobody reported it: what can be counted is charged, before what was held (money rule 13).
+            run.reservation.record(counted(response, run.input_tokens), model=run.model, counted=True)
+        return [run] if run.batch is None else self._of_batch(run.batch, run, usage, shares=shares)
 
     @staticmethod
     def _of_batch(batch: Batch, run: Run, usage: Usage | None, *, shares: bool) -> list[Run]:
@@ -143,7 +144,7 @@ class Settling:
         if run is None and consumed(Streamed(), response, 0) is not None:
             try:
                 run = self._unannounced(run_id, response)
-            except Exception as problem:  # noqa: BLE001 - the provider's error must be seen (trap 19)
+            except Exception as problem:  # noqa: BLE001 - the provider's error must be seen
                 self._tell("langchain_hook_failed", hook="on_llm_error", error=type(problem).__name__)
         if run is None or run.released:
             return
@@ -161,7 +162,7 @@ class Settling:
                 usage, counted = used
                 run.reservation.yielded()
                 run.reservation.record(usage, model=run.model, counted=counted)
-        except Exception as problem:  # noqa: BLE001 - the provider's error must be seen (trap 19)
+        except Exception as problem:  # noqa: BLE001 - the provider's error must be seen
             self._tell("langchain_hook_failed", hook="on_llm_error", error=type(problem).__name__)
         finally:
             run.reservation.finish(error)

@@ -268,7 +268,10 @@ def test_flat_price(bench, call, entry):
 
 @named(CHAT)
 def test_unreported_usage(bench, call, entry):
-    """Usage that nobody reports is charged as held, never free."""
+    """Usage that nobody reports is charged as counted, never free."""
     handler = CountwerkCallbackHandler(bench.meter, account_id="acct", amount=5)
     call(bench, entry, handler=handler, reports=False)
-    assert bench.audit().told == [("settled", 5, "reserved")] * entry.calls
+    told = bench.audit().told
+    assert len(told) == entry.calls
+    assert {(state, basis) for state, _, basis in told} == {("settled", "counted")}
+    assert all(amount > 0 for _, amount, _ in told)

@@ -1,0 +1,49 @@
+"""Both stores keep the port's promises."""
+
+import pytest
+
+from countwerk_meter.journal import Journal, MemoryJournal, SqliteJournal, open_journal
+from countwerk_meter.testing.conformance import JournalConformance
+
+
+class TestMemoryJournal(JournalConformance):
+    """The journal that forgets."""
+
+    @pytest.fixture
+    def journal(self):
+        journal = MemoryJournal()
+        yield journal
+        journal.close()
+
+
+class TestSqliteJournal(JournalConformance):
+    """The journal on one host."""
+
+    @pytest.fixture
+    def journal(self, tmp_path):
+        journal = SqliteJournal(tmp_path / "journal.db")
+        yield journal
+        journal.close()
+
+
+def test_open_journal_reads_a_url(tmp_path, monkeypatch):
+    """`memory:`, a relative and an absolute path, a journal as it is, or the user's own file."""
+    from countwerk_meter.errors import ConfigurationError
+
+    monkeypatch.chdir(tmp_path)
+    made = open_journal("memory:")
+    assert (MemoryJournal, "memory:") == (type(made), made.name)
+    assert made is open_journal(made)
+    for url, path in (
+        ("sqlite:///a%20b.db", "a b.db"),
+        (f"sqlite:///{tmp_path}/c.db", f"{tmp_path}/c.db"),
+        (None, str(tmp_path / "state" / "countwerk-meter" / "journal.db")),
+    ):
+        journal = open_journal(url)
+        assert path == journal.name
+        assert isinstance(journal, Journal)
+        journal.close()
+        assert (tmp_path / path).exists()
+    for url in ("postgres:///x", "sqlite:///", "journal.db"):
+        with pytest.raises(ConfigurationError):
+            open_journal(url)

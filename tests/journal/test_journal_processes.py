@@ -1,0 +1,210 @@
+"""One file, several processes: writers at once, forks, and owners that die."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from countwerk_meter.testing.conformance import Do, DoDurably, Look, a_charge
+
+
+def script(text, *args):
+    """Start a Python process; it talks over its pipes."""
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(text), *map(str, args)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def ended(process):
+    out, err = process.communicate(timeout=60)
+    assert "" == err
+    assert 0 == process.returncode
+    return out
+
+
+_WRITER = """
+    import sys
+    from countwerk_meter.journal import SqliteJournal
+    from countwerk_meter.testing.conformance import Do, DoDurably, a_charge
+    sys.stdin.readline()
+    journal = SqliteJournal(sys.argv[1])
+    def count(books):
+        books.set_carry("l", "a", books.carry("l", "a") + 1)
+    for number in range(100):
+        journal.run((DoDurably if number % 10 == 0 else Do)(count))
+    journal.close()
+"""
+
+
+def test_processes_that_make_and_write_one_file_at_once_lose_nothing(opened, path):
+    """Neither in making it nor in writing it."""
+    writers = [script(_WRITER, path) for _ in range(4)]
+    for writer in writers:
+        writer.stdin.write("\n")
+        writer.stdin.flush()
+    for writer in writers:
+        ended(writer)
+    assert opened().run(Look(lambda books: books.carry("l", "a"))) == 400
+
+
+_OWNER = """
+    import sys
+    from countwerk_meter.journal import SqliteJournal
+    journal = SqliteJournal(sys.argv[1])
+    journal.join("other")
+    print("joined", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_an_owner_in_another_process_lives_until_it_is_killed(opened, path):
+    """The kernel lets go of its lock, and its lock file is tidied up."""
+    journal = opened()
+    process = script(_OWNER, path)
+    try:
+        assert "joined\n" == process.stdout.readline()
+        assert journal.is_alive("other")
+        assert journal.is_alive("other")
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+    lock = path.parent / "journal.db.owners" / "other.lock"
+    assert lock.exists()
+    assert not journal.is_alive("other")
+    assert not lock.exists()
+    assert not journal.is_alive("other")
+
+
+_FORKER = """
+    import os, sys, threading
+    from countwerk_meter.journal import SqliteJournal
+    from countwerk_meter.testing.conformance import Do, Look, a_charge
+    journal = SqliteJournal(sys.argv[1])
+    journal.join("parent")
+    journal.run(Do(lambda books: books.save_charge(a_charge("before"))))
+    parents_thread = journal._thread
+    # Another thread holds the lock at the fork, and does not exist in the child.
+    journal._lock.acquire()
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read)
+        journal.run(Do(lambda books: books.save_charge(a_charge("child"))))
+        journal.join("child")
+        told = [
+            journal._thread is not parents_thread,
+            journal._thread.is_alive(),
+            [row.id for row in journal.run(Look(lambda books: books.charges("l", None, 9)))] == ["before", "child"],
+            journal.is_alive("parent"),
+            journal.is_alive("child"),
+            "parent" not in journal._locks._held,
+        ]
+        journal.close()
+        os.write(write, repr(told).encode())
+        os.close(write)
+        os._exit(0)
+    os.close(write)
+    journal._lock.release()
+    with os.fdopen(read) as pipe:
+        print(pipe.read())
+    os.waitpid(child, 0)
+    print(journal.is_alive("parent"), journal.is_alive("child"))
+    journal.run(Do(lambda books: books.save_charge(a_charge("after"))))
+    print(sorted(row.id for row in journal.run(Look(lambda books: books.charges("l", None, 9)))))
+    journal.close()
+"""
+
+
+def test_a_fork_gets_its_own_thread_connection_and_owner(path):
+    """The child never touches what is the parent's, and the parent goes on."""
+    told, owners, rows = ended(script(_FORKER, path)).splitlines()
+    assert repr([True] * 6) == told
+    assert "True False" == owners
+    assert repr(["after", "before", "child"]) == rows
+
+
+_DEAD_PARENT = """
+    import os, sys
+    from countwerk_meter.journal import SqliteJournal
+    journal = SqliteJournal(sys.argv[1])
+    journal.join("parent")
+    if os.fork() == 0:
+        sys.stdin.readline()
+        os._exit(0)
+    print("forked", flush=True)
+    os._exit(0)
+"""
+
+
+def test_a_parent_that_died_is_dead_though_its_child_lives(opened, path):
+    """What a fork hands down must not keep it alive."""
+    process = script(_DEAD_PARENT, path)
+    assert "forked\n" == process.stdout.readline()
+    process.wait(60)
+    assert not opened().is_alive("parent")
+    process.stdin.write("\n")
+    process.communicate(timeout=60)
+
+
+def test_a_child_whose_journal_cannot_be_opened_hears_of_it(path):
+    """The file is gone: its future has the error, nothing hangs."""
+    text = """
+        import os, sys
+        from countwerk_meter.errors import JournalError
+        from countwerk_meter.journal import SqliteJournal
+        from countwerk_meter.testing.conformance import Do
+        journal = SqliteJournal(sys.argv[1])
+        child = os.fork()
+        if child == 0:
+            os.unlink(sys.argv[1])
+            os.mkdir(sys.argv[1])
+            error = journal.submit(Do(lambda books: None)).exception(30)
+            os._exit(0 if isinstance(error, JournalError) else 1)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        os._exit(0)
+    """
+    assert "0\n" == ended(script(text, path))
+
+
+def test_a_killed_process_loses_nothing_that_was_answered(opened, path):
+    """Commits that need only survive the process do."""
+    text = """
+        import os, signal, sys
+        from countwerk_meter.journal import SqliteJournal
+        from countwerk_meter.testing.conformance import Do, a_charge
+        journal = SqliteJournal(sys.argv[1])
+        for number in range(20):
+            journal.run(Do(lambda books, number=number: books.save_charge(a_charge(f"c{number}"))))
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    process = script(text, path)
+    process.communicate(timeout=60)
+    assert -signal.SIGKILL == process.returncode
+    assert 20 == len(opened().run(Look(lambda books: books.charges("l", None, 99))))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_closing_an_inherited_journal_waits_for_no_thread_of_the_parents(path):
+    """The thread stayed behind."""
+    text = """
+        import os, sys
+        from countwerk_meter.journal import SqliteJournal
+        journal = SqliteJournal(sys.argv[1])
+        child = os.fork()
+        if child == 0:
+            journal.close()
+            os._exit(0)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        journal.close()
+    """
+    assert "0\n" == ended(script(text, path))
+
+
+def test_steps_are_named(opened):
+    """The kit's steps say what they are."""
+    assert (False, True, True) == (Do.durable, DoDurably.durable, Look.reads)
+    opened().run(Do(lambda books: books.save_charge(a_charge("c"))))

@@ -1,0 +1,248 @@
+"""What the SQLite journal promises beyond the port: the file, its commits, its limits."""
+
+import os
+import sqlite3
+import stat
+import threading
+import time
+from dataclasses import fields
+
+import pytest
+
+from countwerk_meter._flow.rows import ChargeRow, ReservationRow
+from countwerk_meter.errors import JournalError
+from countwerk_meter.journal import sqlite as module
+from countwerk_meter.journal import sqlite_file
+from countwerk_meter.testing.conformance import Do, DoDurably, Look, a_charge, a_reservation
+
+
+def save(row):
+    return lambda books: books.save_charge(row)
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Every statement that a journal's connection runs, in order."""
+    statements = []
+    real = sqlite_file.opened
+
+    def opened(path):
+        connection = real(path)
+        connection.set_trace_callback(statements.append)
+        return connection
+
+    monkeypatch.setattr(module, "opened", opened)
+    return statements
+
+
+@pytest.fixture
+def held(opened):
+    """A journal whose writer is busy until `.release()`, so that what is submitted meanwhile forms a group."""
+    journal = opened()
+    entered, go = threading.Event(), threading.Event()
+
+    def wait(_):
+        entered.set()
+        go.wait(10)
+
+    journal.submit(Look(wait))
+    assert entered.wait(10)
+    journal.release = go.set
+    yield journal
+    go.set()
+
+
+def test_the_file_is_readable_by_its_owner_alone(opened, path):
+    """0600, its -wal and -shm too, whatever the umask; the directories it makes 0700."""
+    before = os.umask(0)
+    try:
+        journal = opened(path.parent / "new" / "journal.db")
+        journal.run(DoDurably(save(a_charge("c"))))
+        journal.join("me")
+    finally:
+        os.umask(before)
+    modes = {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in (path.parent / "new").iterdir()}
+    assert {
+        "journal.db": 0o600, "journal.db-wal": 0o600, "journal.db-shm": 0o600, "journal.db.owners": 0o700
+    } == modes  # fmt: skip
+    assert 0o700 == stat.S_IMODE((path.parent / "new").stat().st_mode)
+
+
+def test_it_is_ours_in_wal_mode_and_of_this_version(opened, path):
+    """Application id, version, journal mode, columns."""
+    opened()
+    db = sqlite3.connect(path)
+    pragma = lambda name: db.execute(f"PRAGMA {name}").fetchone()[0]  # noqa: E731
+    assert (0x43574D31, 1, "wal") == (pragma("application_id"), pragma("user_version"), pragma("journal_mode"))
+    db.close()
+
+
+@pytest.mark.parametrize(("table", "row"), [("reservation", ReservationRow), ("charge", ChargeRow)])
+def test_the_columns_are_the_fields_of_the_rows(opened, path, table, row):
+    """By name, and in their order."""
+    opened()
+    db = sqlite3.connect(path)
+    assert [field.name for field in fields(row)] == [name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")]
+    db.close()
+
+
+def test_the_commits_of_rules_4_and_7_are_synced_and_the_others_need_only_survive_the_process(traced, opened):
+    """`synchronous` is FULL for durable operations and NORMAL for the rest."""
+    journal = opened()
+    journal.run(Do(save(a_charge("a"))))
+    journal.run(DoDurably(save(a_charge("b"))))
+    journal.run(Look(lambda books: books.charge("l", "a")))
+    modes = [text.split()[-1] for text in traced if text.startswith("PRAGMA synchronous")]
+    assert ["NORMAL", "FULL", "NORMAL"] == modes
+    begins = [text for text in traced if text.startswith("BEGIN")]
+    assert ["BEGIN IMMEDIATE", "BEGIN IMMEDIATE", "BEGIN"] == begins
+
+
+def test_the_operations_of_rules_4_and_7_ask_to_be_synced():
+    """The first of these that is not is a charge that a power cut may take."""
+    from countwerk_meter._flow import attempts, begin, ending, recover
+
+    durable = {
+        attempts.OpenAttempt, attempts.Convert, attempts.End, attempts.NotThere, begin.Direct, ending.Commit, recover.Adopt
+    }  # fmt: skip
+    assert all(operation.durable and not operation.reads for operation in durable)
+    assert not begin.Begin.durable
+
+
+def test_who_trusts_the_operating_system_pays_no_fsync(traced, opened):
+    """`synchronous=False` is the user's choice."""
+    opened(synchronous=False).run(DoDurably(save(a_charge("b"))))
+    assert ["PRAGMA synchronous = NORMAL"] == [text for text in traced if text.startswith("PRAGMA synchronous")]
+
+
+def test_commits_that_come_together_share_one_transaction(traced, held):
+    """One fsync for all of them, FULL if one of them needs it."""
+    futures = [held.submit((DoDurably if n == 7 else Do)(save(a_charge(f"c{n}")))) for n in range(50)]
+    traced.clear()
+    held.release()
+    assert [None] * 50 == [future.result(10) for future in futures]
+    assert 1 == sum(text.startswith("BEGIN IMMEDIATE") for text in traced)
+    assert ["PRAGMA synchronous = FULL"] == [text for text in traced if text.startswith("PRAGMA synchronous")]
+
+
+def test_one_that_fails_is_undone_alone(held):
+    """Its neighbours in the group are committed."""
+
+    def fail(books):
+        books.save_charge(a_charge("bad"))
+        raise OverflowError("too large")
+
+    futures = [held.submit(Do(step)) for step in (save(a_charge("a")), fail, save(a_charge("b", created_at="text")), save(a_charge("c")))]
+    held.release()
+    errors = [future.exception(10) for future in futures]
+    assert [None, "JournalError", "JournalError", None] == [error and type(error).__name__ for error in errors]
+    rows = held.run(Look(lambda books: books.charges("l", None, 9)))
+    assert {"a", "c"} == {row.id for row in rows}
+
+
+def test_a_number_that_no_column_can_hold_fails_alone(held):
+    """SQLite's integers have 64 bits; Python's have not."""
+    good = held.submit(Do(save(a_charge("a"))))
+    bad = held.submit(Do(save(a_charge("b", estimate=1 << 70))))
+    held.release()
+    assert good.exception(10) is None
+    assert isinstance(bad.exception(10), JournalError)
+
+
+def test_a_full_disk_fails_the_commit_and_later_ones_work_again(monkeypatch, opened, path):
+    """Whoever waits hears of it, with the file's name; nothing hangs."""
+    connections = []
+    real = sqlite_file.opened
+    monkeypatch.setattr(module, "opened", lambda at: connections.append(real(at)) or connections[-1])
+    journal = opened()
+    pages = journal.run(Look(lambda books: books._db.execute("PRAGMA page_count").fetchone()[0]))
+    connections[0].execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(JournalError, match="full") as caught:
+        journal.run(DoDurably(save(a_charge("big", lines="x" * 1_000_000))))
+    assert str(path) in str(caught.value)
+    with pytest.raises(JournalError, match="full"):
+        journal.run(DoDurably(save(a_charge("big", lines="x" * 1_000_000))))
+    journal.run(Look(lambda books: books._db.execute("PRAGMA max_page_count = 1000000").fetchone()))
+    journal.run(DoDurably(save(a_charge("big", lines="x" * 1_000_000))))
+    assert "ok" == journal.run(Look(lambda books: books._db.execute("PRAGMA integrity_check").fetchone()[0]))
+
+
+def test_the_busy_time_out_is_bounded(monkeypatch, opened, path):
+    """Another process that keeps the file locked fails the commit after a bounded time, and no later one."""
+    monkeypatch.setattr(sqlite_file, "BUSY_SECONDS", 0.2)
+    journal = opened()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    started = time.monotonic()
+    with pytest.raises(JournalError, match="locked"):
+        journal.run(Do(save(a_charge("a"))))
+    assert 0.15 < time.monotonic() - started < 5
+    assert journal.run(Look(lambda books: books.charge("l", "a"))) is None
+    other.execute("ROLLBACK")
+    other.close()
+    journal.run(Do(save(a_charge("a"))))
+
+
+def test_what_was_committed_is_there_when_it_is_opened_again(opened):
+    """And the last one to close leaves one file."""
+    first = opened()
+    first.run(DoDurably(save(a_charge("a"))))
+    first.run(Do(lambda books: books.save_reservation(a_reservation("k"))))
+    first.close()
+    again = opened()
+    assert "a" == again.run(Look(lambda books: books.charge("l", "a"))).id
+    assert "k" == again.run(Look(lambda books: books.reservation("k"))).key
+
+
+def test_two_journals_of_one_process_on_one_file_do_not_harm_each_other(opened, path):
+    """Opening the second must not let go of the first one's locks (POSIX): the file stays whole."""
+    first = opened()
+    first.run(DoDurably(save(a_charge("a"))))
+    second = opened()
+    for number in range(50):
+        (first, second)[number % 2].run(Do(save(a_charge(f"c{number}"))))
+    second.close()
+    first.run(DoDurably(save(a_charge("b"))))
+    assert 52 == len(first.run(Look(lambda books: books.charges("l", None, 100))))
+
+
+def test_a_file_that_is_there_is_never_opened_and_closed_beside_sqlite(monkeypatch, opened):
+    """That would drop every lock this process holds on it."""
+    opened()
+    real, seen = os.open, []
+    monkeypatch.setattr(os, "open", lambda at, flags, *more, **named: (seen.append(flags), real(at, flags, *more, **named))[1])
+    opened()
+    assert all(flags & os.O_EXCL for flags in seen)
+
+
+def test_a_lock_that_cannot_be_had_names_the_directory(opened, path):
+    """An owner that cannot be announced would be thought dead."""
+    journal = opened()
+    (path.parent / "journal.db.owners").write_text("in the way")
+    with pytest.raises(JournalError, match="owners"):
+        journal.join("me")
+
+
+def test_an_owner_of_another_user_is_alive_as_far_as_anybody_can_tell(opened, path, monkeypatch):
+    """What cannot be told dead is not taken over."""
+    journal = opened()
+
+    def refuse(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert journal.is_alive("them")
+    monkeypatch.undo()
+
+
+def test_a_transaction_that_cannot_even_be_undone_does_not_stop_the_writer(opened):
+    """The thread goes on, or every later commit would wait for ever."""
+    journal = opened()
+
+    def break_out(books):
+        books._db.execute("COMMIT")
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with pytest.raises(JournalError, match="I/O"):
+        journal.run(Do(break_out))
+    journal.run(Do(save(a_charge("a"))))
