@@ -9,6 +9,7 @@ doubt and nothing stays open that nobody will end. A commit that fails is raised
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -187,7 +188,8 @@ async def committed(future: Future[T]) -> T:
     except asyncio.CancelledError:
         # The operation is queued and will be written whatever happens here.
         wrapped.add_done_callback(_retrieved)
-        wait_briefly(future)
+        with contextlib.suppress(Exception):  # a commit that failed must not hide the cancellation
+            wait_briefly(future)
         raise
 
 

@@ -221,6 +221,12 @@ class Reservation:
             self._passed(gate)
         return self
 
+    def resume(self) -> None:
+        """Take up a call again that was given up and answers after all: its cost goes under `<id>.late` (rule 15)."""
+        if self._charge is not None and not self.open:
+            self.open = True
+            self._engine.telemetry.opened(self.operation, 1)
+
     def finish(self, error: BaseException | None = None) -> None:
         """End the call and charge it. Waits for the commit; never raises."""
         future = self._end(error)

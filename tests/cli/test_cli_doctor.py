@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from countwerk_meter.cli.doctor import frameworks
+from countwerk_meter.cli.doctor.frameworks import installed_frameworks
 
 PRICES = Path(__file__).parents[2] / "examples" / "prices.json"
 
@@ -82,7 +82,7 @@ def test_a_journal_that_cannot_be_opened(cli, tmp_path):
     """A file that is something else is never touched, and a directory that cannot be written is said."""
     other = tmp_path / "other.db"
     other.write_text("not a database at all, but a text of some length " * 50)
-    done = cli("doctor", "--json", "--journal-url", f"sqlite:///{other}")
+    done = cli("doctor", "--json", "--journal", f"sqlite:///{other}")
     assert (1, "problem") == (done.code, finding(done, "journal")["status"])
     assert other.read_text().startswith("not a database")
 
@@ -92,7 +92,7 @@ def test_a_directory_that_cannot_be_written(cli, tmp_path):
     """The first Meter would fail there: better known now."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o500)
-    done = cli("doctor", "--json", "--journal-url", f"sqlite:///{closed}/journal.db")
+    done = cli("doctor", "--json", "--journal", f"sqlite:///{closed}/journal.db")
     assert (1, "problem") == (done.code, finding(done, "journal")["status"])
 
 
@@ -142,5 +142,5 @@ def test_a_price_profile_that_is_not_what_it_says(cli, tmp_path):
 )
 def test_traps_of_what_is_installed(monkeypatch, installed, name, status):
     """Each framework's own, and none for what is not there."""
-    monkeypatch.setattr(frameworks, "_version", installed.get)
-    assert [status] == [each.status for each in frameworks.frameworks() if each.name == name]
+    monkeypatch.setattr("countwerk_meter.cli.doctor.frameworks._version", installed.get)
+    assert [status] == [each.status for each in installed_frameworks() if each.name == name]

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from countwerk_meter import Usage
+
 DIES = """
 import os, sys
 from countwerk_meter import Meter
@@ -45,7 +47,10 @@ def test_charges_can_be_chosen(cli):
         for number in range(3):
             meter.deduct("acct_cli", "app.call", 1, usage_event_id=f"event-{number}")
         meter.reserve("acct_cli", "app.call", amount=1, usage_event_id="event-open").begin()
-        ids = lambda *args: {each["usage_event_id"] for each in cli("charges", "--json", *args).json["charges"]}
+
+        def ids(*args):
+            return {each["usage_event_id"] for each in cli("charges", "--json", *args).json["charges"]}
+
         assert {"event-0", "event-1", "event-2"} == ids("--state", "settled")
         assert {"event-open"} == ids("-s", "open")
         assert 4 == len(ids("--state", "settled", "--state", "open", "--account", "acct_cli"))
@@ -58,7 +63,7 @@ def test_one_charge_in_full(cli):
     prices = Path(__file__).parents[2] / "examples" / "prices.json"
     with cli.meter(prices=prices) as meter:
         with meter.reserve("acct_cli", "app.call", amount=1, usage_event_id="event-over") as reservation:
-            reservation.record(__import__("countwerk_meter").Usage(output_tokens=2_000), model="gpt-5")
+            reservation.record(Usage(output_tokens=2_000), model="gpt-5")
         meter.flush()
     done = cli("charges", "event-over")
     assert 0 == done.code

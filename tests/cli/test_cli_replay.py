@@ -60,7 +60,9 @@ def test_a_small_balance_shows_who_is_refused(cli, trace):
     assert 0 == done.code
     assert "calls were refused for lack of credits, before they ran" in done.out
     assert "The books balance to the credit" in done.out
-    assert {"Account", "Calls", "Charged", "Refused", "Held", "Credits", "Books"} == set(done.out.splitlines()[0].split())
+    assert {"Account", "Calls", "Charged", "Refused", "Held", "Credits", "Books"} == set(
+        done.out.splitlines()[0].split()
+    )
 
 
 def test_the_recorded_pace(cli, trace):
@@ -75,9 +77,7 @@ def test_a_ledger_of_the_users_own(cli, trace):
     path.write_text("input,output,account\n" + "2000,500,acct_cli\n" * 10)
     done = cli("replay", path, "--prices", PRICES, "--base-url", cli.url, "--model", "gpt-5", "--json")
     assert 0 == done.code
-    assert ("acct_cli", 20, 20) == tuple(
-        done.json["accounts"][0][name] for name in ("account_id", "charged", "spent")
-    )
+    assert ("acct_cli", 20, 20) == tuple(done.json["accounts"][0][name] for name in ("account_id", "charged", "spent"))
     assert 20 == cli.control.books("acct_cli")["spent"]
 
 

@@ -89,7 +89,9 @@ def test_a_hold_that_stays_is_found(journal):
 
 def test_books_that_do_not_balance_are_found(journal):
     """The ledger's own proof counts."""
-    assert ["ada: its books do not balance"] == judge(journal, {"event-3": [3], "event-4": [4]}, balanced=False).differences
+    assert ["ada: its books do not balance"] == judge(
+        journal, {"event-3": [3], "event-4": [4]}, balanced=False
+    ).differences
 
 
 def test_what_is_unresolved_may_be_charged_or_not(journal, charge_row):

@@ -1,14 +1,11 @@
 """One file, several processes: writers at once, forks, and owners that die."""
 
-import os
 import signal
 import subprocess
 import sys
 import textwrap
 
-import pytest
-
-from countwerk_meter.testing.conformance import Do, DoDurably, Look, a_charge
+from countwerk_meter.testing.conformance import Look
 
 
 def script(text, *args):
@@ -187,7 +184,6 @@ def test_a_killed_process_loses_nothing_that_was_answered(opened, path):
     assert 20 == len(opened().run(Look(lambda books: books.charges("l", None, 99))))
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_closing_an_inherited_journal_waits_for_no_thread_of_the_parents(path):
     """The thread stayed behind."""
     text = """
@@ -202,9 +198,3 @@ def test_closing_an_inherited_journal_waits_for_no_thread_of_the_parents(path):
         journal.close()
     """
     assert "0\n" == ended(script(text, path))
-
-
-def test_steps_are_named(opened):
-    """The kit's steps say what they are."""
-    assert (False, True, True) == (Do.durable, DoDurably.durable, Look.reads)
-    opened().run(Do(lambda books: books.save_charge(a_charge("c"))))

@@ -132,7 +132,10 @@ def test_one_that_fails_is_undone_alone(held):
         books.save_charge(a_charge("bad"))
         raise OverflowError("too large")
 
-    futures = [held.submit(Do(step)) for step in (save(a_charge("a")), fail, save(a_charge("b", created_at="text")), save(a_charge("c")))]
+    futures = [
+        held.submit(Do(step))
+        for step in (save(a_charge("a")), fail, save(a_charge("b", created_at="text")), save(a_charge("c")))
+    ]
     held.release()
     errors = [future.exception(10) for future in futures]
     assert [None, "JournalError", "JournalError", None] == [error and type(error).__name__ for error in errors]
@@ -210,7 +213,9 @@ def test_a_file_that_is_there_is_never_opened_and_closed_beside_sqlite(monkeypat
     """That would drop every lock this process holds on it."""
     opened()
     real, seen = os.open, []
-    monkeypatch.setattr(os, "open", lambda at, flags, *more, **named: (seen.append(flags), real(at, flags, *more, **named))[1])
+    monkeypatch.setattr(
+        os, "open", lambda at, flags, *more, **named: (seen.append(flags), real(at, flags, *more, **named))[1]
+    )
     opened()
     assert all(flags & os.O_EXCL for flags in seen)
 

@@ -24,13 +24,14 @@ class Display:
     """A progress bar on stderr; nothing where that is no terminal."""
 
     def __init__(self, *, quiet: bool) -> None:
+        stderr = console(stderr=True)
         self._progress = Progress(
             SpinnerColumn(),
             BarColumn(20),
             TimeElapsedColumn(),
             TextColumn("{task.description}"),
-            console=console(stderr=True),
-            disable=quiet,
+            console=stderr,
+            disable=quiet or not stderr.is_terminal,
             transient=True,
         )
         self._task = self._progress.add_task("", total=len(SCENARIOS))

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from countwerk_meter.cli.answers import NO, console, print_json
 from countwerk_meter.cli.doctor.finding import Finding
-from countwerk_meter.cli.doctor.frameworks import frameworks
-from countwerk_meter.cli.doctor.ledger import DEFAULT_ACCOUNT, ledger
+from countwerk_meter.cli.doctor.frameworks import installed_frameworks
+from countwerk_meter.cli.doctor.ledger import DEFAULT_ACCOUNT, reachability
 from countwerk_meter.cli.doctor.setup import configuration, journal, prices
 from countwerk_meter.cli.options import AsJson, BaseUrl, JournalUrl, Timeout
 
@@ -31,10 +31,10 @@ def doctor(
     """Check configuration, ledger, journal, prices and frameworks; change nothing. Exit code 1: a problem."""
     found = configuration(base_url)
     with console(stderr=True).status("Asking the ledger"):
-        found += ledger(base_url, account, timeout)
+        found += reachability(base_url, account, timeout)
     found += journal(journal_url, base_url)
     found += prices(os.environ.get("COUNTWERK_PRICES"))
-    found += frameworks()
+    found += installed_frameworks()
     problems = sum(finding.status == "problem" for finding in found)
     if as_json:
         print_json({"ok": not problems, "problems": problems, "findings": [asdict(finding) for finding in found]})

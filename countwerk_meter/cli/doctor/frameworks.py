@@ -28,7 +28,7 @@ _NOTES: Final = {
 }
 
 
-def frameworks() -> list[Finding]:
+def installed_frameworks() -> list[Finding]:
     """Look at what is installed here."""
     return [*_langchain(), *_tracing(), *_noted()]
 

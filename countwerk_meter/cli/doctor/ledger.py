@@ -25,7 +25,7 @@ from countwerk_meter.errors import (
 DEFAULT_ACCOUNT: Final = "countwerk-meter-doctor"
 
 
-def ledger(base_url: str | None, account_id: str, timeout: float) -> list[Finding]:
+def reachability(base_url: str | None, account_id: str, timeout: float) -> list[Finding]:
     """Ask for one balance."""
     try:
         client = CountwerkClient(base_url=base_url, timeout=timeout)

@@ -59,6 +59,10 @@ class Ledger(Protocol):
         """Move its clock; False: it has none that can be moved."""
         ...
 
+    def close(self) -> None:
+        """Give the connections back."""
+        ...
+
 
 @dataclass(slots=True)
 class OwnSandbox:
@@ -94,6 +98,9 @@ class OwnSandbox:
         self._control.advance(seconds)
         return True
 
+    def close(self) -> None:
+        self._control.close()
+
 
 @dataclass(slots=True)
 class NamedLedger:
@@ -114,6 +121,9 @@ class NamedLedger:
 
     def pass_time(self, seconds: float) -> bool:  # noqa: ARG002 - as the protocol has it
         return False
+
+    def close(self) -> None:
+        """There is nothing to close: each question has its own connection."""
 
 
 def fault_plan(rate: float) -> list[dict[str, Any]]:

@@ -106,6 +106,7 @@ def run(plan: Plan, watcher: Watcher) -> Outcome:
             ledger, api_key = OwnSandbox(url, plan.fault_rate, plan.seed), DEFAULT_API_KEY
         else:
             ledger, api_key = NamedLedger(plan.base_url), None
+        stack.callback(ledger.close)
         watcher.phase("Opening the accounts")
         ledger.open({account: needed[account] if plan.balance is None else plan.balance for account in needed})
         journal = open_journal(plan.journal or f"sqlite:///{directory / 'journal.db'}")

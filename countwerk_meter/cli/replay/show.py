@@ -33,6 +33,7 @@ class Display:
     """A progress bar on stderr; nothing where that is no terminal."""
 
     def __init__(self, rows: int, *, quiet: bool) -> None:
+        stderr = console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -40,8 +41,8 @@ class Display:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            console=console(stderr=True),
-            disable=quiet,
+            console=stderr,
+            disable=quiet or not stderr.is_terminal,
             transient=True,
         )
         self._task = self._progress.add_task("", total=rows)

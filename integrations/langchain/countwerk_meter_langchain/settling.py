@@ -1,7 +1,8 @@
 """
 What becomes of a call's hold when the call ends, fails, breaks off, or is never heard of again.
 
-The rule: nothing here raises. Whatever goes wrong, the reservation is finished with what is known, and an event says so.
+The rule: nothing here raises. Whatever goes wrong, the reservation is finished with what is known, and an event says
+so.
 """
 
 from __future__ import annotations
@@ -108,8 +109,7 @@ class Settling:
             if usage is None or usage == FREE:
                 return []
             # It was given up and answers after all: what it used goes under `<id>.late` (money rule 15).
-            run.reservation.open = True
-            run.reservation.engine.telemetry.opened(run.reservation.operation, 1)
+            run.reservation.resume()
         if usage == FREE:
             run.reservation.cancel("answered from LangChain's cache")
         elif usage is not None:
