@@ -8,21 +8,19 @@ serves sync and async code, many threads and many event loops.
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from countwerk_meter._drivers.endpoint import Endpoint, conceal
 from countwerk_meter._flow.call import call
 from countwerk_meter._flow.charge import charge_at_once
 from countwerk_meter._flow.overview import Charges
-from countwerk_meter._flow.states import ChargeState
 from countwerk_meter._flow.terms import Terms
 from countwerk_meter._metering.amounts import hold_of
-from countwerk_meter._metering.charges import Charge
+from countwerk_meter._metering.charges import Charge, states_named
 from countwerk_meter._metering.decorator import Recipe, metered
 from countwerk_meter._metering.direct import direct_charge
 from countwerk_meter._metering.engine import Engine
-from countwerk_meter._metering.options import check_options
+from countwerk_meter._metering.options import check_options, from_environment
 from countwerk_meter._metering.reservation import Reservation
 from countwerk_meter._metering.scope import account, current_reservation
 from countwerk_meter._metering.spec import DEFAULT_VALIDITY_MINUTES, Spec
@@ -172,12 +170,8 @@ class Meter:
             overrides: Arguments of `Meter` that win over the environment.
 
         """
-        product = overrides.pop("ai_product_id", None) or os.environ.get("COUNTWERK_AI_PRODUCT_ID", "")
-        if not product:
-            raise ConfigurationError("no AI product: pass ai_product_id or set COUNTWERK_AI_PRODUCT_ID")
-        overrides.setdefault("journal", os.environ.get("COUNTWERK_JOURNAL") or None)
-        overrides.setdefault("prices", os.environ.get("COUNTWERK_PRICES") or None)
-        return cls(product, **overrides)
+        given = from_environment(overrides)
+        return cls(given.pop("ai_product_id"), **given)
 
     def __repr__(self) -> str:
         return f"<Meter {self.ai_product_id} on {self._engine.terms.ledger}>"
@@ -387,12 +381,7 @@ class Meter:
             ConfigurationError: There is no such state.
 
         """
-        wanted = [state] if isinstance(state, str) else list(state or ())
-        unknown = [name for name in wanted if name not in set(ChargeState)]
-        if unknown:
-            raise ConfigurationError(f"no charge state {unknown[0]!r}; there are {', '.join(ChargeState)}")
-        states = frozenset(ChargeState(name) for name in wanted) or None
-        rows = self._engine.journal.run(Charges(self._engine.terms.ledger, states, limit))
+        rows = self._engine.journal.run(Charges(self._engine.terms.ledger, states_named(state), limit))
         return [Charge.of(row) for row in rows]
 
     def flush(self, timeout: float = 10.0) -> bool:

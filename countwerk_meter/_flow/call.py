@@ -108,7 +108,7 @@ def resolve_order(order_id: str, *, wait: float, timeout: float, retries: int) -
     """
     Resolve an order, and keep trying through `ORDER_NOT_MAPPED_YET` for `wait` seconds.
 
-    Digistore24 links an order some seconds after it was paid: exponential backoff with full jitter (contract.md).
+    Digistore24 links an order some seconds after it was paid: exponential backoff with full jitter.
     """
     request = requests.resolve_order(order_id)
     if not 0 <= wait < float("inf"):

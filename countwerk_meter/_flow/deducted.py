@@ -1,4 +1,4 @@
-"""Journal operation of a deduct: what came of it (design.md, the last row of the outcome table)."""
+"""Journal operation of a deduct: what came of it (the last row of the outcome table in RULES.md)."""
 
 from __future__ import annotations
 

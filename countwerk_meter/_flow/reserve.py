@@ -58,7 +58,7 @@ def described(description: str | None, charge_id: str) -> str:
 
 
 def met_again(terms: Terms, charge: ChargeRow, met: ChargeRow) -> Gate:
-    """Say what an id that stands already means for this call (design.md, "Met again")."""
+    """Say what an id that stands already means for this call (RULES.md, "Met again")."""
     if met.account_id != charge.account_id or met.operation != charge.operation:
         raise ConfigurationError(f"usage_event_id {charge.id} was used for another account or operation")
     if met.state is ChargeState.OPEN:
@@ -180,7 +180,7 @@ def _not_held(
     now: Moment,
     deadline: float,
 ) -> Flow[Gate]:
-    """Every other outcome of the reserve row in design.md's table."""
+    """Every other outcome of the reserve row of the outcome table."""
     if isinstance(reply, Answer) and reply.envelope.status == 402:
         held: Held = yield Journal(Fail(hold, ChargeState.DENIED, "insufficient credits", now.wall))
         raise (yield from denied(terms, charge, hold.amount, held, deadline))

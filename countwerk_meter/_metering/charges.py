@@ -7,7 +7,12 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from countwerk_meter._flow.states import ChargeState
+from countwerk_meter.errors import ConfigurationError
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from countwerk_meter._flow.rows import ChargeRow
 
 
@@ -70,3 +75,18 @@ class Charge:
         data["created_at"] = self.created_at.isoformat()
         data["committed_at"] = None if self.committed_at is None else self.committed_at.isoformat()
         return data
+
+
+def states_named(state: str | Iterable[str] | None) -> frozenset[ChargeState] | None:
+    """
+    Return the states that are named; None: all of them.
+
+    Raises:
+        ConfigurationError: There is no such state.
+
+    """
+    wanted = [state] if isinstance(state, str) else list(state or ())
+    unknown = [name for name in wanted if name not in set(ChargeState)]
+    if unknown:
+        raise ConfigurationError(f"no charge state {unknown[0]!r}; there are {', '.join(ChargeState)}")
+    return frozenset(ChargeState(name) for name in wanted) or None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import os
+from typing import TYPE_CHECKING, Any, Final
 
 from countwerk_meter.errors import ConfigurationError
 
@@ -38,3 +39,22 @@ def check_options(
         raise ConfigurationError("reserve_timeout must be above 0 seconds, and an hour at most")
     if settlement_concurrency < 1 or debt_limit < 0:
         raise ConfigurationError("settlement_concurrency must be above 0, and debt_limit not below 0")
+
+
+def from_environment(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Return a Meter's arguments from `COUNTWERK_AI_PRODUCT_ID`, `_JOURNAL` and `_PRICES`; `overrides` win.
+
+    Raises:
+        ConfigurationError: Nothing names the AI product.
+
+    """
+    named = {
+        "ai_product_id": os.environ.get("COUNTWERK_AI_PRODUCT_ID"),
+        "journal": os.environ.get("COUNTWERK_JOURNAL"),
+        "prices": os.environ.get("COUNTWERK_PRICES"),
+    }
+    given = {name: value for name, value in named.items() if value} | dict(overrides)
+    if not given.get("ai_product_id"):
+        raise ConfigurationError("no AI product: pass ai_product_id or set COUNTWERK_AI_PRODUCT_ID")
+    return given

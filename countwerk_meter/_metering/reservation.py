@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import enum
 import threading
-import warnings
 from decimal import Decimal
 from typing import TYPE_CHECKING, Self
 
@@ -257,12 +256,7 @@ class Reservation:
             self._engine.outcome(future, brief=True)
 
     def __enter__(self) -> Self:
-        if _loop_runs():
-            warnings.warn(
-                "a sync `with meter.reserve(...)` blocks the running event loop: use `async with`",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+        scope.warn_on_a_loop()
         self.begin()
         self._scope = self.entered()
         self._scope.__enter__()
@@ -403,11 +397,3 @@ class Reservation:
         if self._set is not None:
             return Measured(Decimal(self._set), "set", self._records.as_json())
         return self._records.measured(self.amount) if self._records.lines else None
-
-
-def _loop_runs() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

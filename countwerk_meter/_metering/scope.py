@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import warnings
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -65,3 +67,13 @@ def model_call() -> Generator[None]:
     finally:
         with contextlib.suppress(ValueError):
             _model_call.reset(token)
+
+
+def warn_on_a_loop() -> None:
+    """Warn where a sync block is entered on a running event loop, which it would block."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    text = "a sync `with meter.reserve(...)` blocks the running event loop: use `async with`"
+    warnings.warn(text, RuntimeWarning, stacklevel=3)

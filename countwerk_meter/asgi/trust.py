@@ -1,5 +1,5 @@
 """
-What a request may say about its own identity (design.md, "Trust").
+What a request may say about its own identity.
 
 The rule: an id decides whether a call is charged, so whoever can choose it can ride for free. `traceparent` and
 `Idempotency-Key` therefore count only from callers that the app declares trusted: its own gateway, which makes one span

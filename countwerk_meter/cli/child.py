@@ -1,5 +1,6 @@
 """
-Processes that a command starts and always ends: on an error, on Ctrl-C, and when it is told to terminate.
+Processes that a command starts and always ends: on an error, on Ctrl-C, when it is told to terminate, and by
+themselves when it is killed (leashed.py).
 
 What a child prints goes to files, so that it can neither garble the display nor block on a full pipe. Its first line on
 stdout says where it listens.
@@ -56,19 +57,26 @@ class Child:
         """Start it, and wait until it has said where it is."""
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(  # noqa: S603 - this very interpreter, and arguments of our own
-                [sys.executable, "-m", *self._arguments],
-                stdin=subprocess.DEVNULL,
+                [sys.executable, "-m", "countwerk_meter.cli.leashed", *self._arguments],
+                stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=err,
                 env=None if self._environment is None else dict(self._environment),
             )
+        try:
+            self.announced = json.loads(self._first_line(self._process))
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _first_line(self, process: subprocess.Popen[bytes]) -> bytes:
         deadline = time.monotonic() + _STARTS_WITHIN
         while True:
             line, ended, _ = self._out.read_bytes().partition(b"\n")
             if ended:
-                self.announced = json.loads(line)
-                return self
-            code = self._process.poll()
+                return line
+            code = process.poll()
             if code is not None or time.monotonic() > deadline:
                 what = "did not start" if code is None else f"ended with exit code {code}"
                 raise CountwerkError(f"the {self._name} {what}: {self.errors() or 'it said nothing'}")
@@ -82,7 +90,11 @@ class Child:
     def stop(self) -> None:
         """End it: politely, then not."""
         process = self._process
-        if process is None or process.poll() is not None:
+        if process is None:
+            return
+        assert process.stdin is not None
+        process.stdin.close()
+        if process.poll() is not None:
             return
         process.terminate()
         try:
@@ -92,11 +104,7 @@ class Child:
             process.wait()
 
     def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.stop()
-            raise
+        return self.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -1,7 +1,8 @@
 """
 How JavaScript writes numbers and strings and reads dates.
 
-The vendor's runtime is JavaScript, and a ruleset's hash covers the very bytes that `JSON.stringify` makes. Checked against Node; the tests hold the figures.
+The vendor's runtime is JavaScript, and a ruleset's hash covers the very bytes that `JSON.stringify` makes. Checked
+against Node; the tests hold the figures.
 """
 
 from __future__ import annotations

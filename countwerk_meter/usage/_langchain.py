@@ -16,7 +16,7 @@ Find = Callable[[object], "Report | None"]
 
 
 def read(usage: object) -> Report | None:
-    """Read a `UsageMetadata` with details, or one that a cache hit made free (trap 14: its `total_cost` is 0)."""
+    """Read a `UsageMetadata` with details, or one that a cache hit made free (its `total_cost` is 0)."""
     if _from_cache(usage):
         return Report(adds=True, free=True)
     if not has(usage, "input_token_details", "output_token_details"):
@@ -27,7 +27,7 @@ def read(usage: object) -> Report | None:
         input=count(usage, "input_tokens"),
         output=count(usage, "output_tokens"),
         cache_read=_tiered(sent, "cache_read") or count(sent, "cached_tokens"),
-        # Anthropic sets `cache_creation` to 0 where it says which lifetime was written: the three add up (trap 11).
+        # Anthropic sets `cache_creation` to 0 where it says which lifetime was written: the three add up.
         cache_write=_tiered(sent, "cache_creation")
         + count(sent, "ephemeral_5m_input_tokens")
         + count(sent, "ephemeral_1h_input_tokens"),

@@ -49,7 +49,7 @@ def _of_answer(source: object, depth: int = 0) -> Report | None:
     if source is None or isinstance(source, str | bytes | int | float | type) or depth > _DEEPEST:
         return None
     if _anthropic.opens_stream(source):
-        # Its output count is a placeholder: alone it says nothing about what was generated (trap 13).
+        # Its output count is a placeholder: alone it says nothing about what was generated.
         return None
     for reader in _READERS:
         if (report := reader(source)) is not None:

@@ -2,8 +2,11 @@
 
 import os
 import signal
+import subprocess
 import sys
 import textwrap
+import time
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +71,35 @@ def test_one_that_never_starts_is_given_up(child, monkeypatch):
     with pytest.raises(CountwerkError, match="the child did not start: it said nothing"), running:
         pass
     assert running._process.poll() is not None
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc whether a process has ended")
+def test_one_whose_parent_is_killed_ends_by_itself(child, tmp_path):
+    """Nobody is left to end it: it sees that stdin is closed."""
+    child(SERVES)
+    code = f"""
+import os, pathlib, sys
+from countwerk_meter.cli.child import Child
+here = pathlib.Path({str(tmp_path)!r})
+running = Child("child", ["countwerk_test_child"], here, {{**os.environ, "PYTHONPATH": str(here)}}).start()
+print(running._process.pid, flush=True)
+os.kill(os.getpid(), 9)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert -signal.SIGKILL == done.returncode
+    left = int(done.stdout)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and alive(left):
+        time.sleep(0.02)
+    assert not alive(left)
+
+
+def alive(pid):
+    try:
+        # An orphan that has ended may still wait for init to take notice.
+        return b") Z " not in Path(f"/proc/{pid}/stat").read_bytes()
+    except FileNotFoundError:
+        return False
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no signals to send")

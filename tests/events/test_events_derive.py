@@ -101,11 +101,11 @@ def test_without_any_name_every_charge_gets_its_own(name):
     """A UUIDv7: sortable by time, never twice the same."""
     ids = [name().id for _ in range(100)]
     assert 100 == len(set(ids))
-    for id in ids:
-        assert FORM.match(id)
-        assert "7" == id[3:][12]
-        assert id[3:][16] in "89ab"
-    assert [id[:15] for id in ids] == sorted(id[:15] for id in ids)
+    for made in ids:
+        assert FORM.match(made)
+        assert "7" == made[3:][12]
+        assert made[3:][16] in "89ab"
+    assert [made[:15] for made in ids] == sorted(made[:15] for made in ids)
 
 
 def test_a_trace_may_be_required(name):

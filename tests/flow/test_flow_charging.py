@@ -47,13 +47,13 @@ def test_a_commit_after_its_reservation_has_ended_goes_under_its_own_id(world):
 def test_one_confirm_carries_the_sum_of_its_charges(world):
     """The description names the first id and how many more there are."""
     gate = world.reserve("e1", 10, description="Chat")
-    for id in ("e2", "e3"):
-        world.commit(world.draw(id, 2, gate), 2, seal=False)
+    for name in ("e2", "e3"):
+        world.commit(world.draw(name, 2, gate), 2, seal=False)
         world.pass_time(1)
     world.commit(gate, 3)
     world.settle(gate)
     assert {"reservationId": "res_1", "actualAmount": 7, "description": "Chat [e2 and 2 more]"} == world.sent[-1].body
-    assert ["settled"] * 3 == [world.state(id) for id in ("e1", "e2", "e3")]
+    assert ["settled"] * 3 == [world.state(name) for name in ("e1", "e2", "e3")]
 
 
 def test_over_the_hold_both_legs_are_committed_together(world):
@@ -73,7 +73,7 @@ def test_charges_draw_in_commit_order(world):
     world.commit(second, 4, seal=False)
     world.commit(first, 4, seal=False)
     world.release(gate)
-    assert [4, 1, 3] == [world.charge(id).share for id in ("e3", "e2", "e2.over")]
+    assert [4, 1, 3] == [world.charge(name).share for name in ("e3", "e2", "e2.over")]
     world.settle_until_quiet()
     assert 8 == world.spent()
 
@@ -293,7 +293,8 @@ def test_a_hold_is_not_lapsed_while_the_ledgers_time_cannot_be_had(world, say):
     assert Verdict.DOUBTFUL is world.settle(gate).verdict
     world.heard = None
     world.then(say.untimed)
-    assert (Verdict.LATER, world.wall + 60) == (lambda done: (done.verdict, done.due_at))(world.settle(gate))
+    done = world.settle(gate)
+    assert (Verdict.LATER, world.wall + 60) == (done.verdict, done.due_at)
     assert "held" == world.hold(gate).state
 
 
@@ -304,9 +305,8 @@ def test_a_hold_whose_end_the_ledger_never_named_lapses_after_its_validity(world
     gate = world.reserve()
     assert world.hold(gate).expires_at is None
     world.commit(world.draw("e2", 2, gate), 2, seal=False)
-    assert (Verdict.LATER, world.wall + 960) == (lambda done: (done.verdict, pytest.approx(done.due_at)))(
-        world.settle(gate)
-    )
+    done = world.settle(gate)
+    assert (Verdict.LATER, world.wall + 960) == (done.verdict, pytest.approx(done.due_at))
     world.pass_time(961)
     world.settle(gate)
     assert "closing" == world.hold(gate).state

@@ -36,6 +36,7 @@ class Transports:
     def __init__(self):
         self.raises = None
         self.sent = []
+        self.entered = asyncio.Event()
 
     def send(self, request, deadline):
         self.sent.append((request, deadline))
@@ -47,7 +48,7 @@ class Transports:
         return self
 
     async def hang(self, request, deadline):
-        self.sent.append((request, deadline))
+        self.entered.set()
         await asyncio.Event().wait()
 
 
@@ -235,8 +236,7 @@ async def test_a_cancelled_task_has_its_doubt_written():
     transport.send = transport.hang
     runtime = Runtime(queue, None, transport, Clock(), Listener())
     task = asyncio.ensure_future(runtime.arun(interruptible([])))
-    while not transport.sent:
-        await asyncio.sleep(0)
+    await transport.entered.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -157,8 +157,8 @@ def test_deduct_sends_nothing_for_what_does_not_wait_or_waits_for_a_confirm(worl
     world.reserve("open")
     before = len(world.sent)
     assert "" == world.deduct("nobody").account_id
-    for id in ("e1", "open"):
-        assert Verdict.ENDED is world.deduct(id).verdict
+    for name in ("e1", "open"):
+        assert Verdict.ENDED is world.deduct(name).verdict
     assert before == len(world.sent)
 
 

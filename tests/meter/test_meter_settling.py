@@ -240,7 +240,7 @@ def test_a_commit_that_fails_keeps_the_charge_and_closes_the_gate(bench, style):
 
 
 def test_a_cancelled_caller_leaves_no_hold(bench, meter):
-    """A task cancelled while reserving: the hold that lands after all is given back (trap 8)."""
+    """A task cancelled while reserving: the hold that lands after all is given back."""
     bench.control.faults([{"path": "/api/credits/reserve", "kind": "delay_after", "seconds": 0.5, "times": 1}])
 
     async def run():

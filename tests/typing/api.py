@@ -18,7 +18,9 @@ from countwerk_meter import (
 )
 from countwerk_meter.asgi import CreditsMiddleware, Route
 
-meter = Meter("product", api_key="cs_key", base_url="https://ledger.example", prices=Path("prices.json"), rounding="carry")
+meter = Meter(
+    "product", api_key="cs_key", base_url="https://ledger.example", prices=Path("prices.json"), rounding="carry"
+)
 profile: PriceProfile = PriceProfile.load("prices.json")
 total: Decimal = profile.price({"llm_input_tokens": 1}, {"model": "m"}).total
 

@@ -1,7 +1,5 @@
 """Calls of which LangChain says nothing more: cancelled, abandoned, left behind by their batch or their chain."""
 
-# ruff: noqa: ASYNC110 - what is waited for happens on the handler's threads
-
 import asyncio
 import threading
 
@@ -31,7 +29,7 @@ async def cancelled(work, ready):
 
 @pytest.mark.parametrize("entry", ["ainvoke", "abatch"])
 async def test_cancelled_in_a_chain(bench, fakes, entry):
-    """A chain that is cancelled gives back what the call below it held (trap 7)."""
+    """A chain that is cancelled gives back what the call below it held."""
     _, config = make(bench)
     model = fakes.Chat(hang_at=0)
     chain = RunnableLambda(lambda x: x) | model
@@ -66,7 +64,7 @@ async def test_timed_out_below_a_chain_that_goes_on(bench, fakes):
 
 @pytest.mark.parametrize("hang_at", [1, 3])
 async def test_stream_cancelled(bench, fakes, hang_at):
-    """A stream that is cancelled while it waits is charged what was counted so far (trap 9)."""
+    """A stream that is cancelled while it waits is charged what was counted so far."""
     _, config = make(bench)
     model = fakes.Chat(hang_at=hang_at)
     got = []
@@ -121,7 +119,7 @@ async def settled(bench):
 
 
 async def test_cancelled_at_the_gate(bench, fakes):
-    """A hold that lands after its caller was cancelled is given back (trap 8)."""
+    """A hold that lands after its caller was cancelled is given back."""
     model = fakes.Chat()
     at_gate, go = threading.Event(), threading.Event()
 
@@ -170,7 +168,7 @@ async def test_left_running_on_purpose_is_charged_late(bench, fakes):
 
 @pytest.mark.parametrize("failing", [0, 1, 2])
 def test_generate_of_three_with_one_failing(bench, fakes, failing):
-    """Sync `generate` says nothing of the prompts beside the one that failed; none of them keeps a hold (trap 5)."""
+    """Sync `generate` says nothing of the prompts beside the one that failed; none of them keeps a hold."""
     _, config = make(bench)
     model = fakes.Chat()
     answer = model._generate
@@ -217,7 +215,7 @@ def test_consumer_leaves_a_chain_whose_stream_goes_on(bench, fakes, monkeypatch)
 
 
 def test_abandoned_stream_of_events(bench, fakes):
-    """A v3 stream that nobody reads on is told of nowhere (trap 10): its validity, or the process' end, has to do."""
+    """A v3 stream that nobody reads on is told of nowhere: its validity, or the process' end, has to do."""
     _, config = make(bench)
     stream = iter(fakes.Chat().stream_events("x", config, version="v3"))
     while next(stream)["event"] != "content-block-delta":

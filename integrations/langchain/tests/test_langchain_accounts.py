@@ -95,7 +95,7 @@ def test_a_callable_without_an_opinion(bench, fakes):
 
 @pytest.mark.parametrize("path", ["sync", "async"])
 def test_not_implemented_blocks(bench, fakes, path):
-    """LangChain swallows `NotImplementedError` from a start hook (trap 3): here it blocks all the same."""
+    """LangChain swallows `NotImplementedError` from a start hook: here it blocks all the same."""
 
     def later(metadata):
         raise NotImplementedError

@@ -105,7 +105,7 @@ def test_one_span_two_calls(bench, fakes):
 
 @pytest.mark.parametrize("path", ["sync", "async"])
 def test_the_same_run_id_twice(bench, fakes, path):
-    """A run id that is used again (trap 16) is no free ride: two calls, two charges."""
+    """A run id that is used again is no free ride: two calls, two charges."""
     import uuid
 
     config = make(bench, account_id="acct") | {"run_id": uuid.UUID(int=7)}

@@ -73,7 +73,7 @@ def test_fallback_after_a_provider_error_is_charged_once(bench, fakes):
 @pytest.mark.parametrize("prompts", [2, 3])
 @pytest.mark.parametrize("path", ["generate", "agenerate"])
 def test_batch_with_one_prompt_denied(make_bench, fakes, path, prompts):
-    """Credits for one prompt of several: none runs, and what was held for the first is given back (traps 5, 6)."""
+    """Credits for one prompt of several: none runs, and what was held for the first is given back."""
     bench = make_bench(balance=7)
     model = fakes.Chat()
     messages = [[HumanMessage("x")]] * prompts

@@ -29,7 +29,7 @@ def make(bench, **options):
 
 
 def test_every_hook_is_plain():
-    """No hook is a coroutine (trap 2), exceptions get out (trap 1), and none runs on the event loop."""
+    """No hook is a coroutine, exceptions get out, and none runs on the event loop."""
     hooks = [value for name, value in vars(CountwerkCallbackHandler).items() if name.startswith("on_")]
     assert len(hooks) >= 14
     assert not any(inspect.iscoroutinefunction(hook) for hook in hooks)
@@ -40,7 +40,7 @@ def test_every_hook_is_plain():
 @pytest.mark.parametrize("path", ["sync", "async"])
 @pytest.mark.parametrize("broken", ["reported", "consumed", "shares_usage"])
 def test_settling_never_raises(bench, fakes, monkeypatch, path, broken):
-    """Whatever goes wrong while a call is settled, the answer reaches the caller and the hold ends (trap 19)."""
+    """Whatever goes wrong while a call is settled, the answer reaches the caller and the hold ends."""
 
     def fail(*args, **kwargs):
         raise ValueError("broken")
@@ -109,7 +109,7 @@ def test_an_end_that_is_told_twice(bench, fakes):
     ("entry", "fail_at", "spent"), [("ainvoke", None, 12), ("astream", None, 2), ("astream", 2, 2), ("astream", 0, 0)]
 )
 def test_text_model_beside_an_inline_handler(bench, fakes, caplog, entry, fail_at, spent):
-    """LangChain skips the start of a text model then (trap 4): it is charged after it ran, and said so once."""
+    """LangChain skips the start of a text model then: it is charged after it ran, and said so once."""
     handler = make(bench)
     model = fakes.Text(fail_at=fail_at)
 

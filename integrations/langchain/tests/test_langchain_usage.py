@@ -95,7 +95,7 @@ def test_model_without_a_cap_holds_the_default(bench, fakes):
 
 
 def test_bound_model_name_prices_the_call(bench, fakes):
-    """`bind(model=...)` is what is asked for and what is priced (trap 15), not the model's own name."""
+    """`bind(model=...)` is what is asked for and what is priced, not the model's own name."""
     handler = CountwerkCallbackHandler(bench.meter, account_id="acct")
     fakes.Chat(model="unknown").bind(model="fake-1").invoke("x", {"callbacks": [handler]})
     (charge,) = bench.audit().charges
@@ -161,7 +161,7 @@ def test_consumed_as_reported():
 
 
 def test_consumed_with_input_reported_only():
-    """Where the stream began with the input, the output is counted (trap 13)."""
+    """Where the stream began with the input, the output is counted."""
     streamed = Streamed()
     streamed.token("", chunk("", {"input_tokens": 10, "output_tokens": 0, "total_tokens": 10}))
     streamed.token("abcd", chunk("abcd"))
@@ -181,7 +181,7 @@ def test_consumed_as_counted():
 
 
 def test_consumed_of_events():
-    """Protocol events are the same text as chunks, so the larger count stands; a report at the end wins (trap 10)."""
+    """Protocol events are the same text as chunks, so the larger count stands; a report at the end wins."""
     streamed = Streamed()
     streamed.event({"event": "message-start"})
     assert not streamed.any

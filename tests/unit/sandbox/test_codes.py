@@ -71,7 +71,7 @@ def control(countwerk_sandbox):
         ("purchase-links", LINKS, {"buyer_email": 5}, "INVALID_INPUT"),
     ],
 )
-def test_a_malformed_field_is_refused_and_moves_nothing(control, call, endpoint, body, change, code):  # noqa: PLR0917
+def test_a_malformed_field_is_refused_and_moves_nothing(control, call, endpoint, body, change, code):
     """Each field has its code, with status 400, and the books stay as they were."""
     sent = {name: value for name, value in {**body, **change}.items() if value is not NONE}
     status, answer = call(endpoint, **sent)

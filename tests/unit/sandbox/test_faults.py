@@ -367,7 +367,7 @@ async def test_without_a_socket_a_drop_is_an_error(kind, more):
         await client.put("/_sandbox/accounts/acct", json={"balance": 100})
         await client.put("/_sandbox/faults", json=[{"kind": kind, **more}])
         request = asyncio.create_task(client.post(PATH, json=BODY))
-        while kind == "drip" and not app.pauses.waiting:  # noqa: ASYNC110 - nothing announces a wait
+        while kind == "drip" and not app.pauses.waiting:
             await asyncio.sleep(0)
         app.pauses.end_all()
         with pytest.raises(ConnectionResetError):
