@@ -14,7 +14,7 @@ The first line that fits applies. "Recorded": something was recorded or set.
 | broken off or failed before that | nothing | nothing |
 
 "Broken off": the client was seen to leave, or the app was cancelled, or it returned without ending its response. A
-normal return does not mean that the client got everything: under uvicorn that is how an app ends whose client leaves
+normal return does not mean that the client got everything: under uvicorn that is how an app ends whose client leaves.
 "Failed": the app raised, and its client was there.
 
 The hold is charged only where no nested call drew on it; a nested call's charge is its own, and stays in every line.

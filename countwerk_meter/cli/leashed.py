@@ -13,7 +13,8 @@ import threading
 
 def _watch() -> None:
     """Wait for the end of stdin, then leave as if told to."""
-    while sys.stdin.buffer.read(1024):
+    # Not through sys.stdin: the interpreter cannot end while a thread holds the lock of its buffer.
+    while os.read(0, 1024):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -117,7 +117,7 @@ def test_the_overview_reads_what_there_is(world, say):
     """Charges, what is unsettled, who owns it, and whether anything still settles by itself."""
     gate = world.call()
     world.reserve("e2")
-    look = lambda operation: world.journal.run(operation)  # noqa: E731
+    look = world.journal.run
     ledger = world.terms.ledger
     assert ["e2", "e1"] == [row.id for row in look(Charges(ledger))]
     assert ["e1"] == [row.id for row in look(Charges(ledger, frozenset({ChargeState.COMMITTED})))]
@@ -139,3 +139,11 @@ def test_two_confirms_in_doubt_of_which_one_was_refused(world, say):
         world.charge().reason,
         world.hold(gate).confirms_open,
     )
+
+
+def test_a_pass_over_a_row_that_has_ended_sends_nothing(world):
+    """A second worker comes late."""
+    gate = world.call()
+    world.settle(gate)
+    before = len(world.sent)
+    assert (Verdict.ENDED, before) == (world.settle(gate).verdict, len(world.sent))

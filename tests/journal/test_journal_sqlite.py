@@ -11,8 +11,8 @@ import pytest
 
 from countwerk_meter._flow.rows import ChargeRow, ReservationRow
 from countwerk_meter.errors import JournalError
+from countwerk_meter.journal import owners, sqlite_file
 from countwerk_meter.journal import sqlite as module
-from countwerk_meter.journal import sqlite_file
 from countwerk_meter.testing.conformance import Do, DoDurably, Look, a_charge, a_reservation
 
 
@@ -251,3 +251,54 @@ def test_a_transaction_that_cannot_even_be_undone_does_not_stop_the_writer(opene
     with pytest.raises(JournalError, match="I/O"):
         journal.run(Do(break_out))
     journal.run(Do(save(a_charge("a"))))
+
+
+def test_more_than_one_group_of_commits_is_carried_out(traced, held):
+    """A group has a limit, so that nobody waits for all the others."""
+    futures = [held.submit(Do(save(a_charge(f"c{number}")))) for number in range(300)]
+    traced.clear()
+    held.release()
+    assert [None] * 300 == [future.result(10) for future in futures]
+    assert 2 == sum(text.startswith("BEGIN IMMEDIATE") for text in traced)
+
+
+def test_after_a_fork_it_starts_anew(opened, monkeypatch):
+    """Told by the process id; the tests with real forks stand in test_journal_processes."""
+    journal = opened()
+    journal.join("parent")
+    thread, lock = journal._thread, journal._lock
+    monkeypatch.setattr(journal, "_pid", -1)
+    module._after_fork()
+    owners._after_fork()
+    assert lock is not journal._lock
+    assert not journal.is_alive("parent")
+    journal.run(Do(save(a_charge("c"))))
+    assert thread is not journal._thread
+    assert os.getpid() == journal._pid
+
+
+def test_closing_in_a_child_does_not_wait_for_the_parents_thread(opened, monkeypatch):
+    """It is not there."""
+    journal = opened()
+    monkeypatch.setattr(journal, "_pid", -1)
+    journal.close()
+    with pytest.raises(JournalError, match="closed"):
+        journal.run(Do(save(a_charge("c"))))
+
+
+def test_a_very_large_file_is_not_read_through_at_every_start(monkeypatch, opened, path):
+    """Its pages are checked as they are used."""
+    opened().close()
+    monkeypatch.setattr(sqlite_file, "_CHECKED_BYTES", 0)
+    seen = []
+    real = sqlite3.connect
+
+    def connect(*args, **options):
+        connection = real(*args, **options)
+        connection.set_trace_callback(seen.append)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    opened()
+    assert seen
+    assert not any("quick_check" in text for text in seen)

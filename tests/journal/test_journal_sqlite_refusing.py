@@ -189,3 +189,22 @@ def test_a_migration_that_fails_leaves_nothing_half_made(monkeypatch, opened, pa
         opened()
     monkeypatch.undo()
     opened().run(Do(lambda books: books.save_charge(a_charge("c"))))
+
+
+@pytest.mark.parametrize("name", ["open", "access"])
+def test_what_the_operating_system_refuses(monkeypatch, opened, path, name):
+    """As the tests with another user do, and for users who may do everything."""
+    if name == "access":
+        path.touch()
+    else:
+        path.unlink(missing_ok=True)
+
+    def refuse(*_):
+        if name == "access":
+            return False
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, name, refuse)
+    with pytest.raises(JournalError, match="writable") as caught:
+        opened()
+    assert str(path) in str(caught.value)

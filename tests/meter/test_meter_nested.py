@@ -1,11 +1,12 @@
 """Blocks inside blocks: draws on one reservation, flat prices that cover, top-ups, and what steps aside."""
 
 import asyncio
+import contextlib
 import threading
 
 import pytest
 
-from countwerk_meter import InsufficientCreditsError, Usage, account
+from countwerk_meter import ChargeAlreadySettledError, InsufficientCreditsError, Usage, account
 from countwerk_meter._metering import scope
 
 USED = Usage(input_tokens=1000, output_tokens=1000)  # 4 credits
@@ -20,6 +21,31 @@ def test_nested_calls_draw_on_the_block_without_a_round_trip(bench, meter):
     assert 8 == bench.settled(meter)
     assert {"reserve": 1, "confirm-reservation": 1} == {k: v for k, v in bench.counts().items() if k != "balance"}
     assert [4, 4, None] == sorted((each.amount for each in meter.charges()), key=lambda x: (x is None, x))
+
+
+def test_a_block_whose_nested_calls_were_charged_is_not_run_again(bench, meter):
+    """A named block that ended well is settled with nothing of its own, so its draws are not charged a second time."""
+
+    def run():
+        with meter.reserve(bench.account, "app.run", amount=10, usage_event_id="turn-1"):
+            with meter.reserve(bench.account, "app.call", amount=5) as call:
+                call.settle(4)
+
+    run()
+    with pytest.raises(ChargeAlreadySettledError):
+        run()
+    assert 4 == bench.settled(meter)
+
+
+def test_a_block_that_failed_may_run_again(bench, meter):
+    """What its first attempt's nested calls used stays charged; the second attempt runs."""
+    for attempt in (1, 2):
+        with contextlib.suppress(KeyError), meter.reserve(bench.account, "app.run", amount=9, usage_event_id="turn-1"):
+            with meter.reserve(bench.account, "app.call", amount=3):
+                pass
+            if attempt == 1:
+                raise KeyError("the tool failed")
+    assert 6 == bench.settled(meter)
 
 
 def test_a_block_that_also_used_something_itself_adds_it(bench, meter):
