@@ -7,6 +7,8 @@ Reserve credits before a model call, confirm what it really cost, never bill twi
     with meter.reserve("acct_123", "app.chat.reply", amount=5) as reservation:
         answer = call_my_model(prompt)
         reservation.record(Usage.of(answer), model="gpt-5")
+
+Docstrings name the money rules by number; they are written down in `_flow/RULES.md` of this package.
 """
 
 from __future__ import annotations

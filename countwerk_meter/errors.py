@@ -189,7 +189,10 @@ class InsufficientCreditsError(ApiError):
     ) -> None:
         plural = "credit" if required == 1 else "credits"
         super().__init__(
-            f"{operation} needs {required} {plural}", code="INSUFFICIENT_CREDITS", status=402, details=details
+            f"not enough credits: {operation} needs {required} {plural}",
+            code="INSUFFICIENT_CREDITS",
+            status=402,
+            details=details,
         )
         self.account_id = account_id
         self.operation = operation
@@ -227,7 +230,7 @@ class InsufficientCreditsError(ApiError):
             "type": "about:blank",
             "title": "Not enough credits",
             "status": 402,
-            "detail": self.message,
+            "detail": f"{self.operation} needs {self.required} credit{'' if self.required == 1 else 's'}",
             "success": False,
             "code": "INSUFFICIENT_CREDITS",
             "usage_event_id": self.usage_event_id,

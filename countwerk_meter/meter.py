@@ -15,7 +15,7 @@ from countwerk_meter._flow.call import call
 from countwerk_meter._flow.charge import charge_at_once
 from countwerk_meter._flow.overview import Charges
 from countwerk_meter._flow.terms import Terms
-from countwerk_meter._metering.amounts import hold_of
+from countwerk_meter._metering.amounts import checked_prices, hold_of
 from countwerk_meter._metering.charges import Charge, states_named
 from countwerk_meter._metering.decorator import Recipe, metered
 from countwerk_meter._metering.direct import direct_charge
@@ -29,7 +29,6 @@ from countwerk_meter._wire.requests import checked_account, checked_operation, c
 from countwerk_meter.client import PurchaseLinks
 from countwerk_meter.errors import ConfigurationError
 from countwerk_meter.journal import open_journal
-from countwerk_meter.pricing import PriceProfile
 from countwerk_meter.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from countwerk_meter.client import CountwerkClient
     from countwerk_meter.events import Step
     from countwerk_meter.journal import Journal
+    from countwerk_meter.pricing import PriceProfile
     from countwerk_meter.usage import Usage
 
 __all__ = ["Charge", "Meter", "Reservation", "account", "current_reservation"]
@@ -76,7 +76,14 @@ class Meter:
         on_replay: A `usage_event_id` that was charged before: `refuse`, or `run` without a further charge.
         reserve_timeout: Seconds that a gate may take in all, purchase links included.
         require_trace: Raise where no span names a call, instead of making an id up.
-        on_event: Called with an event's name and fields, from any thread; must not block.
+        on_event: Called with an event's name and its fields, from any thread; must not block. Names: `reserved`,
+            `charged`, `refused`, `orphan_possible`, `deferred`, `in_doubt`, `inferred`, `converted`, `lapsed`,
+            `unpriced`, `excess`, `late`, `superseded`, `uncollected`, `unresolved`, `parked`, `paused`, `resumed`,
+            `recovered`, `journal_failed`. Fields, as far as they apply: `usage_event_id`, `account_id`, `operation`,
+            `amount` (credits), `basis`, `via`, `reason`, `trace_id`.
+        tracer_provider: OpenTelemetry's; default: the global one.
+        meter_provider: Likewise.
+        http: An `httpx.Client` of yours for requests from sync code; it stays yours to close.
         allow_http: Accept a base URL in the clear that is not loopback.
 
     Raises:
@@ -131,7 +138,7 @@ class Meter:
             raise ConfigurationError("pass either client, or api_key and base_url")
         self.ai_product_id = checked_text(ai_product_id, "ai_product_id", "MISSING_PRODUCT_ID")
         endpoint = client.endpoint if client is not None else Endpoint.of(api_key, base_url, allow_http=allow_http)
-        loaded = prices if isinstance(prices, PriceProfile) or prices is None else PriceProfile.load(prices)
+        loaded = checked_prices(prices)
         terms = Terms(
             ledger=endpoint.base_url,
             principal=endpoint.fingerprint,
@@ -242,7 +249,15 @@ class Meter:
             on_replay: Overrides the meter's own.
 
         Returns:
-            A context manager. Entering it raises `InsufficientCreditsError` before the call is made if credits ran out.
+            A context manager: nothing is held before it is entered, and nothing is charged but through it. Entering
+            raises `InsufficientCreditsError` before the call is made if credits ran out, `LedgerUnavailableError`
+            where there was no definite answer in time, `ChargeInProgressError` or `ChargeAlreadySettledError` for an
+            id that stands, and `ApiError` where the ledger refuses otherwise.
+
+        Raises:
+            InvalidRequestError: An account, operation, amount or validity that the contract refuses; nothing was sent.
+            ConfigurationError: None or two sizes, or an estimate without a price profile.
+            PricingError: The profile cannot price the estimate.
 
         """
         named = {**({"model": model} if model else {}), **(attributes or {})}
@@ -276,7 +291,8 @@ class Meter:
         Meter every call of a function, coroutine, generator or async generator.
 
         Args:
-            operation: As in `reserve`; like every argument but `usage`, a value or a callable of the call's arguments.
+            operation: As in `reserve`; like every argument but `usage`, a value, or a callable that is called with
+                exactly the call's own arguments.
             account_id: Default: the enclosing reservation's, else the one of `with account(...)`.
             amount: As in `reserve`.
             price: As in `reserve`.
@@ -323,7 +339,9 @@ class Meter:
         step: Step | None = None,
     ) -> Charge:
         """
-        Charge a flat price at once, idempotently, through the journal. The same id again makes no second charge.
+        Charge a flat price at once, idempotently, through the journal.
+
+        The same id again answers with the charge that stands, even with another price.
 
         Raises:
             InsufficientCreditsError: 402, with purchase links; nothing is owed.

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import httpx
 import uvicorn
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
 
 from countwerk_meter import CountwerkClient, Meter, Usage, current_reservation
-from countwerk_meter.asgi import CreditsMiddleware, Route
+from countwerk_meter.asgi import CreditsMiddleware, Route, Scope
 
 PRODUCT = os.environ.get("COUNTWERK_AI_PRODUCT_ID", "prod_example")
 PRICES = Path(__file__).with_name("prices.json")
@@ -35,10 +35,16 @@ ACCOUNT = os.environ.get("COUNTWERK_EXAMPLE_ACCOUNT", "acct_fastapi_example")
 TOKENS = {"token-of-ada": ACCOUNT}
 
 
-def account_of_token(scope) -> str | None:
+def account_of_token(scope: Scope) -> str | None:
     """Authenticate `Authorization: Bearer ...`; None: nobody, and nothing is held."""
     sent = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1").removeprefix("Bearer ").encode()
     return next((account for token, account in TOKENS.items() if hmac.compare_digest(token.encode(), sent)), None)
+
+
+def paying() -> None:
+    """Refuse whoever proved no account: the middleware lets such a request through unmetered."""
+    if current_reservation() is None:
+        raise HTTPException(401, "log in first")
 
 
 def create_app(meter: Meter) -> FastAPI:
@@ -55,16 +61,16 @@ def create_app(meter: Meter) -> FastAPI:
         ],
     )
 
-    @app.post("/summaries")
+    @app.post("/summaries", dependencies=[Depends(paying)])
     def summarise(text: str) -> dict[str, str]:
         # A flat price: held before this line runs, charged because it ended well. A 422 or a 500 costs nothing.
         return {"summary": f"{text[:20]}..."}
 
-    @app.get("/chats/{chat}/reply")
+    @app.get("/chats/{chat}/reply", dependencies=[Depends(paying)])
     async def reply(chat: str) -> StreamingResponse:
         return StreamingResponse(words(chat), media_type="text/event-stream")
 
-    @app.post("/films")
+    @app.post("/films", dependencies=[Depends(paying)])
     async def film() -> None:
         raise AssertionError("nobody can pay for this, so it is never called")
 
@@ -109,6 +115,8 @@ def demo(meter: Meter) -> None:
                 print("         ", "buy: " + option["label"] if option["enabled"] else "not now: " + option["label"])
             assert [summary.status_code, stream.status_code, refused.status_code] == [200, 200, 402]
             assert client.post("/summaries").status_code == 422
+            stranger = client.post("/summaries", params={"text": "x"}, headers={"Authorization": "Bearer none"})
+            assert stranger.status_code == 401
     finally:
         server.should_exit = True
         thread.join()

@@ -11,14 +11,34 @@ from typing import TYPE_CHECKING, Any, Literal
 from countwerk_meter._flow.ending import Measured
 from countwerk_meter._wire.requests import checked_amount
 from countwerk_meter.errors import ConfigurationError, PricingError
+from countwerk_meter.pricing import PriceProfile
 from countwerk_meter.usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from countwerk_meter.pricing import PriceProfile
+    from pathlib import Path
 
 Kind = Literal["amount", "price", "estimate"]
+
+
+def checked_prices(prices: PriceProfile | str | Path | Mapping[str, Any] | None) -> PriceProfile | None:
+    """
+    Load a price profile, and refuse one whose own hash does not fit its rules: it is not what was published.
+
+    Raises:
+        PricingError: It is malformed (`INVALID_PROFILE`), or `RULESET_HASH_MISMATCH`.
+
+    """
+    if prices is None:
+        return None
+    profile = prices if isinstance(prices, PriceProfile) else PriceProfile.load(prices)
+    if profile.stated_hash and profile.stated_hash != profile.ruleset_hash:
+        raise PricingError(
+            f"the price profile {profile.profile_version_id} states a rulesetHash that its rules do not have",
+            code="RULESET_HASH_MISMATCH",
+            field="rulesetHash",
+        )
+    return profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +77,9 @@ def hold_of(
     if not isinstance(estimate, Usage):
         raise ConfigurationError("estimate must be a Usage")
     if prices is None:
-        raise ConfigurationError("an estimate needs a price profile: Meter(prices=...) or COUNTWERK_PRICES")
+        raise ConfigurationError(
+            "an estimate needs a price profile: pass prices to Meter, or use Meter.from_env() and COUNTWERK_PRICES"
+        )
     total = prices.price(_dimensions(estimate, prices, attributes), attributes).total
     return Hold("estimate", max(int(total.to_integral_value(ROUND_CEILING)), 1))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from countwerk_meter._flow.commands import Now
+from countwerk_meter._flow.commands import Journal, Now
+from countwerk_meter._flow.ending import Seal
 from countwerk_meter._flow.reserve import Gate, draw, reserve
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ def gate_flow(reservation: Reservation) -> Flow[Gate]:
         gate = yield from reserve(terms, charge, hold, shared=True)
         if gate.hold is not None:
             block.fundings.append(gate.hold.key)
+            if not block.open:
+                # It landed after its block had ended, which sealed what it knew of.
+                yield Journal(Seal(gate.hold.key, now.wall))
             gate = Gate(gate.charge)
     if block is not None and not gate.replayed:
         reservation.drawn_on()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import threading
+import warnings
 from decimal import Decimal
 from typing import TYPE_CHECKING, Self
 
@@ -150,9 +151,11 @@ class Reservation:
             dimensions: Further measured quantities, by dimension name.
             counted: These are tokens that were counted here, not reported by the provider.
 
-        Never raises for a usage that the profile cannot price: that is charged as what was reserved.
+        Never raises for a usage that the profile cannot price: that is charged as what was held, or as the part that
+        can be priced if that is more. Outside the block it is not charged, and a warning says so.
 
         """
+        self._warn_unless_open()
         if usage is None and not dimensions:
             return
         measured = usage or Usage()
@@ -175,6 +178,7 @@ class Reservation:
         """
         if isinstance(amount, bool) or not isinstance(amount, int) or amount < 0:  # pyright: ignore[reportUnnecessaryIsInstance] - callers without types
             raise ConfigurationError("settle takes a whole number of credits, 0 or more")
+        self._warn_unless_open()
         self._set = amount
 
     def cancel(self, reason: str = "cancelled by the app") -> None:
@@ -280,6 +284,13 @@ class Reservation:
         self._leave()
         await self.afinish(error)
 
+    def _warn_unless_open(self) -> None:
+        if not self.open:
+            text = (
+                "this reservation is not open, so nothing is charged for this: record inside `with meter.reserve(...)`"
+            )
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
+
     def _leave(self) -> None:
         if self._scope is not None:
             self._scope.__exit__(None, None, None)
@@ -372,6 +383,7 @@ class Reservation:
                 now,
                 self._engine.rounding,
                 seal=bool(self.fundings),
+                owner=self._engine.terms.owner,
             )
         if ending.unpriced:
             self._engine.tell("unpriced", charge, amount=self.amount)

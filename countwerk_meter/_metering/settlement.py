@@ -20,6 +20,7 @@ from countwerk_meter._flow.deduct import deduct
 from countwerk_meter._flow.overview import Agenda, Due
 from countwerk_meter._flow.settle import probe, settle
 from countwerk_meter._flow.verdict import Pass, Verdict
+from countwerk_meter.errors import CountwerkError
 from countwerk_meter.telemetry import link_to
 
 if TYPE_CHECKING:
@@ -135,7 +136,11 @@ class SettlementThread:
         pid = os.getpid()
         while not self._stopping and os.getpid() == pid:
             self._wake.clear()
-            timeout = await self._fill()
+            try:
+                timeout = await self._fill()
+            except CountwerkError:
+                # The journal cannot be read just now: what is due stays due.
+                timeout = 1.0
             try:
                 async with asyncio.timeout(timeout):
                     await self._wake.wait()

@@ -125,7 +125,10 @@ def read_reply(
 def to_error(request: LedgerRequest, reply: Reply) -> ApiError | LedgerUnavailableError:
     """Return the error that a refusal or a missing answer becomes. A 402 is a plain `ApiError`: the gate adds links."""
     if isinstance(reply, NotSent):
-        return LedgerUnavailableError(f"{request.name}: the ledger cannot be reached: {reply.reason}")
+        return LedgerUnavailableError(
+            f"{request.name}: the ledger cannot be reached ({reply.reason}), and nothing was sent; "
+            "check COUNTWERK_BASE_URL and the network"
+        )
     if isinstance(reply, InDoubt):
         # A read, which nothing can have come of: the bare status says more than a doubt.
         if request.echo is None and reply.status is not None and 400 <= reply.status < 500 and reply.status != 429:

@@ -10,12 +10,14 @@ Metering of ASGI apps: Starlette, FastAPI, Litestar, Quart, Django.
         routes=[Route("POST", "/chat/{id}", "app.chat.reply", price=5)],
     )
 
-ASGI is a protocol, so this needs no framework. The public names are `CreditsMiddleware` and `Route`.
+ASGI is a protocol, so this needs no framework. The public names are `CreditsMiddleware`, `Route` and the
+type `Scope`.
 """
 
 from __future__ import annotations
 
 from countwerk_meter.asgi.middleware import CreditsMiddleware
+from countwerk_meter.asgi.protocol import Scope
 from countwerk_meter.asgi.routes import Route
 
-__all__ = ["CreditsMiddleware", "Route"]
+__all__ = ["CreditsMiddleware", "Route", "Scope"]

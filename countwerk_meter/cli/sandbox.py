@@ -36,7 +36,7 @@ def sandbox(
     try:
         run(host=host, port=port, db=db, api_key=api_key, started=started)
     except OSError as error:
-        _fail(f"cannot listen on {host} port {port}: {error.strerror or error}")
+        _fail(f"cannot listen on {host} port {port}: {error.strerror or error}; --port 0 takes a free one")
     except NotABooksFileError as error:
         _fail(f"cannot use {db}: {error}")
     except ValueError as error:

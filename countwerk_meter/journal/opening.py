@@ -37,4 +37,4 @@ def open_journal(where: str | Journal | None) -> Journal:
         path = unquote(where.removeprefix("sqlite:///"))
         if path:
             return SqliteJournal(path)
-    raise ConfigurationError("the journal must be memory: or sqlite:///path")
+    raise ConfigurationError("the journal must be memory:, sqlite:///relative.db or sqlite:////absolute.db")

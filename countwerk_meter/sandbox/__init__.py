@@ -16,7 +16,7 @@ audit it; and it is not the vendor's server: where the contract is silent it has
   first answer, old balance included.
 - `nextExpiration` is when the account's next reservation expires, or null.
 - `ds24: missing` is 409 `DS24_KEY_REQUIRED` with every option disabled; `ds24: invalid` is 409 `DS24_KEY_INVALID`
-  without options: the seed allows both forms.
+  without options: the contract allows both forms.
 - Another method or an unknown path is answered 405 or 404 without an envelope.
 
 These codes of the contract never come from the sandbox itself, and appear only where a fault of kind `status` names
@@ -24,6 +24,11 @@ them: `MISSING_REQUIRED_FIELDS`, `MISSING_SOURCE`, `INVALID_SOURCE`, `MISSING_TR
 have), `DS24_BAD_REQUEST`, `DS24_KEY_FORBIDDEN`, `DS24_RATE_LIMITED`, `DS24_TEMPORARY_ERROR` (no Digistore24 is behind
 it), and every 500 (`BALANCE_ERROR` and its like).
 """
+
+from importlib.util import find_spec
+
+if find_spec("starlette") is None or find_spec("uvicorn") is None:
+    raise ImportError("the sandbox needs its extra: pip install 'countwerk-meter[sandbox]'")
 
 from countwerk_meter.sandbox.app import DEFAULT_API_KEY, SandboxApp, create_app
 from countwerk_meter.sandbox.books import NotABooksFileError

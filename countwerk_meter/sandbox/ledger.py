@@ -139,7 +139,7 @@ class Ledger:
         tier = account.current_tier_product_id or given_tier
         ds24 = self.settings.ds24
         if ds24 == "invalid":
-            # The seed allows a hard failure or disabled options: the two states show one each.
+            # The contract allows a hard failure or disabled options: the two states show one each.
             raise RefusalError(409, "DS24_KEY_INVALID", "the vendor's Digistore24 key was refused")
         no_key = "DS24_KEY_REQUIRED" if ds24 == "missing" else None
         data: JsonObject = {

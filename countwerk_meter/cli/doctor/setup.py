@@ -22,7 +22,6 @@ _AREA: Final = "configuration"
 _OPTIONAL: Final = {
     "COUNTWERK_JOURNAL": "not set: the file in your state directory",
     "COUNTWERK_PRICES": "not set: recorded usage is charged as what was held",
-    "COUNTWERK_ENFORCEMENT": "not set: on",
 }
 _ALL: Final = 1_000_000_000
 

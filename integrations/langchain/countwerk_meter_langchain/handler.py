@@ -85,8 +85,8 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
             raise ConfigurationError("pass amount or price, not both")
         if amount is None and price is None and meter.prices is None:
             raise ConfigurationError(
-                "without amount or price the hold is estimated, which needs a price profile: Meter(prices=...) or "
-                "COUNTWERK_PRICES"
+                "without amount or price the hold is estimated, which needs a price profile: pass prices to Meter, or "
+                "use Meter.from_env() and COUNTWERK_PRICES"
             )
         self._meter = meter
         self._accounts = Accounts(account_id, account_from_metadata)

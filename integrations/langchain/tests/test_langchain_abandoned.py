@@ -142,10 +142,11 @@ async def test_cancelled_at_the_gate(bench, fakes):
 async def test_left_running_on_purpose_is_charged_late(bench, fakes):
     """A call that outlives its chain and answers after all is charged for what it used, under `<id>.late`."""
     _, config = make(bench)
-    model, go, tasks = fakes.Chat(), asyncio.Event(), []
+    model, go, entered, tasks = fakes.Chat(), asyncio.Event(), asyncio.Event(), []
     answer = model._agenerate
 
     async def slow(*args, **kwargs):
+        entered.set()
         await go.wait()
         return await answer(*args, **kwargs)
 
@@ -153,8 +154,7 @@ async def test_left_running_on_purpose_is_charged_late(bench, fakes):
 
     async def step(x):
         tasks.append(asyncio.create_task(model.ainvoke(x)))
-        while not await asyncio.to_thread(bench.meter.charges, "open"):
-            await asyncio.sleep(0.01)
+        await entered.wait()
         return "done"
 
     await RunnableLambda(step).ainvoke("x", config)
