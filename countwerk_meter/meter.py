@@ -79,8 +79,8 @@ class Meter:
         on_event: Called with an event's name and its fields, from any thread; must not block. Names: `reserved`,
             `charged`, `refused`, `orphan_possible`, `deferred`, `in_doubt`, `inferred`, `converted`, `lapsed`,
             `unpriced`, `excess`, `late`, `superseded`, `uncollected`, `unresolved`, `parked`, `paused`, `resumed`,
-            `recovered`, `journal_failed`. Fields, as far as they apply: `usage_event_id`, `account_id`, `operation`,
-            `amount` (credits), `basis`, `via`, `reason`, `trace_id`.
+            `recovered`, `journal_failed`, `settlement_failed`. Fields, as far as they apply: `usage_event_id`,
+            `account_id`, `operation`, `amount` (credits), `basis`, `via`, `reason`, `trace_id`.
         tracer_provider: OpenTelemetry's; default: the global one.
         meter_provider: Likewise.
         http: An `httpx.Client` of yours for requests from sync code; it stays yours to close.

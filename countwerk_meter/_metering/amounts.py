@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from dataclasses import dataclass, field
@@ -9,8 +10,8 @@ from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 from countwerk_meter._flow.ending import Measured
-from countwerk_meter._wire.requests import checked_amount
-from countwerk_meter.errors import ConfigurationError, PricingError
+from countwerk_meter._wire.requests import AMOUNT_LIMIT, checked_amount
+from countwerk_meter.errors import ConfigurationError, CountwerkError, PricingError
 from countwerk_meter.pricing import PriceProfile
 from countwerk_meter.usage import Usage
 
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Kind = Literal["amount", "price", "estimate"]
+_POOLS = {
+    "llm_input_tokens": "input_tokens",
+    "llm_output_tokens": "output_tokens",
+    "llm_cache_read_tokens": "cache_read_tokens",
+    "llm_cache_write_tokens": "cache_write_tokens",
+    "llm_reasoning_tokens": "reasoning_tokens",
+    "llm_requests": "requests",
+}
 
 
 def checked_prices(prices: PriceProfile | str | Path | Mapping[str, Any] | None) -> PriceProfile | None:
@@ -88,6 +97,26 @@ def _dimensions(usage: Usage, prices: PriceProfile, attributes: Mapping[str, str
     return usage.measured(lambda dimension: prices.prices(dimension, attributes))
 
 
+def measured_of(usage: Usage | None, dimensions: Mapping[str, int | Decimal] | None) -> tuple[Usage, bool]:
+    """
+    Put a record together; False: some of it cannot be understood, and counts as unknown usage.
+
+    It never raises, because the model has answered (money rule 7). The dimensions of tokens are the pools of `Usage`.
+    """
+    measured = usage or Usage()
+    understood = True
+    for name, quantity in (dimensions or {}).items():
+        try:
+            pool = _POOLS.get(name)
+            if pool is None:
+                measured = measured + Usage(dimensions={name: quantity})
+            else:
+                measured = dataclasses.replace(measured, **{pool: getattr(measured, pool) + int(quantity)})
+        except (CountwerkError, TypeError, ValueError, ArithmeticError):
+            understood = False
+    return measured, understood
+
+
 @dataclass(slots=True)
 class Measurements:
     """What was recorded in one block, each record its own priced line. Safe to add to from any thread."""
@@ -99,9 +128,12 @@ class Measurements:
     unpriced: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, usage: Usage, attributes: Mapping[str, str], *, counted: bool = False) -> None:
+    def add(
+        self, usage: Usage, attributes: Mapping[str, str], *, counted: bool = False, understood: bool = True
+    ) -> None:
         """Price one record. A dimension that no rule prices is noted, never raised (money rule 13)."""
         with self.lock:
+            self.unpriced = self.unpriced or not understood
             self._add(usage, attributes, counted=counted)
 
     def _add(self, usage: Usage, attributes: Mapping[str, str], *, counted: bool) -> None:
@@ -139,6 +171,9 @@ class Measurements:
 
     def measured(self, reserved: int) -> Measured:
         """Return what the records cost; with something unpriceable among them, at least what was reserved."""
+        if self.exact > AMOUNT_LIMIT:
+            # No ledger takes it and no journal writes it: a broken report, and so unknown usage (rule 13).
+            return Measured(Decimal(reserved), "reserved", self.as_json())
         if self.unpriced:
             return Measured(max(self.exact, Decimal(reserved)), "reserved", self.as_json())
         return Measured(self.exact, "counted" if self.counted else "provider", self.as_json())

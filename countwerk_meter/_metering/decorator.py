@@ -129,12 +129,14 @@ def _generator(function: Callable[..., Generator[Any, Any, Any]], recipe: Recipe
             error = raised
             raise
         finally:
-            if inner is not None:
-                with reservation.entered():
-                    inner.close()
-            # Broken off or not, what was consumed is what is charged.
-            recipe.record(reservation, chunks, args, kwargs)
-            reservation.finish(error)
+            try:
+                if inner is not None:
+                    with reservation.entered():
+                        inner.close()
+            finally:
+                # Broken off or not, and whatever its clean-up raised: what was consumed is what is charged.
+                recipe.record(reservation, chunks, args, kwargs)
+                reservation.finish(error)
 
     return call
 

@@ -36,9 +36,11 @@ if TYPE_CHECKING:
 
     from countwerk_meter._drivers.endpoint import Endpoint
     from countwerk_meter._flow.books import Operation
+    from countwerk_meter._flow.commands import Flow
     from countwerk_meter._flow.ending import Committed
     from countwerk_meter._flow.rows import ChargeRow
     from countwerk_meter._flow.terms import Terms
+    from countwerk_meter._flow.verdict import Pass
     from countwerk_meter._metering.reservation import Reservation
     from countwerk_meter._metering.spec import Spec
     from countwerk_meter.journal import Journal
@@ -49,6 +51,8 @@ T = TypeVar("T")
 
 _ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
 _AT_EXIT_SECONDS = 2.0
+# Rows that an inline settlement takes up beside its own.
+_TAKEN_UP = 4
 
 
 class Engine:
@@ -88,6 +92,7 @@ class Engine:
         self._progress = threading.Condition()
         self._lock = threading.Lock()
         self.closed = False
+        self._open_calls = 0
         self._live()
         _ENGINES.add(self)
 
@@ -233,40 +238,63 @@ class Engine:
         if work and self._inline():
             self._settle_here(work)
 
-    def _settle_here(self, work: tuple[tuple[str, str], ...]) -> None:
-        deadline = time.monotonic() + self.terms.reserve_timeout
-        terms = dataclasses.replace(self.terms, settle_timeout=self.terms.reserve_timeout)
-        waiting = list(work)
-        while waiting and time.monotonic() < deadline:
-            kind, key = waiting.pop(0)
-            span = self.telemetry.settling(kind, key)
-            try:
-                done = self.runtime.run(traced(passing(terms, kind, key), span))
-            except Exception:  # noqa: BLE001 - the model has answered: the journal keeps the row for later
-                break
-            finally:
-                span.end()
-            waiting.extend(done.work)
-        self.progressed()
-
     async def asettle_inline(self, work: tuple[tuple[str, str], ...]) -> None:
         """Do the same on the running event loop."""
-        if not work or not self._inline():
-            return
+        if work and self._inline():
+            passes = self._passes(work)
+            flow = next(passes, None)
+            while flow is not None:
+                try:
+                    done = await self.runtime.arun(flow)
+                except Exception:  # noqa: BLE001 - the model has answered: the journal keeps the row for later
+                    done = None
+                flow = _next(passes, done)
+
+    def _settle_here(self, work: tuple[tuple[str, str], ...]) -> None:
+        passes = self._passes(work)
+        flow = next(passes, None)
+        while flow is not None:
+            try:
+                done = self.runtime.run(flow)
+            except Exception:  # noqa: BLE001 - as above
+                done = None
+            flow = _next(passes, done)
+
+    def _passes(self, work: tuple[tuple[str, str], ...]) -> Generator[Flow[Pass], Pass | None]:
+        """Yield the flows that settle `work` and what follows from it; sent None where one failed, and then over."""
         deadline = time.monotonic() + self.terms.reserve_timeout
         terms = dataclasses.replace(self.terms, settle_timeout=self.terms.reserve_timeout)
-        waiting = list(work)
+        waiting, taken = list(work), self.background
+        done: Pass | None = None
         while waiting and time.monotonic() < deadline:
             kind, key = waiting.pop(0)
             span = self.telemetry.settling(kind, key)
             try:
-                done = await self.runtime.arun(traced(passing(terms, kind, key), span))
-            except Exception:  # noqa: BLE001 - as above
-                break
+                done = yield traced(passing(terms, kind, key), span)
             finally:
                 span.end()
+            if done is None:
+                break
             waiting.extend(done.work)
+            if not waiting and not taken:
+                # Nobody else comes back to what failed before, or what a dead process left.
+                taken = True
+                waiting.extend(self._fallen_due())
         self.progressed()
+
+    def _fallen_due(self) -> list[tuple[str, str]]:
+        try:
+            agenda: Agenda = self.journal.run(Due(self.terms.ledger, self.terms.owner, self.now(), _TAKEN_UP))
+        except CountwerkError:
+            return []
+        return [(row.kind, row.key) for row in agenda.rows]
+
+    def opened(self, operation: str, more: int) -> None:
+        """Count the calls that are open: their charges still need the journal."""
+        with self._progress:
+            self._open_calls += more
+            self._progress.notify_all()
+        self.telemetry.opened(operation, more)
 
     def progressed(self) -> None:
         """Wake whoever waits for a settlement."""
@@ -333,9 +361,14 @@ class Engine:
         with contextlib.suppress(CountwerkError):
             if at_exit:
                 self.settlement.stop(timeout / 2)
+            while self._open_calls > 0 and not at_exit and time.monotonic() < deadline:
+                self.wait_for_progress(deadline - time.monotonic())
             drained = self.flush(max(deadline - time.monotonic(), 0), inline=at_exit)
         self.settlement.stop(max(deadline - time.monotonic(), 0.5))
         self._transport.close()
+        if self._open_calls > 0:
+            # What they will have cost is still committed; whoever recovers this process' rows settles it.
+            return False
         self.journal.leave(self.terms.owner)
         if self._own_journal:
             self.journal.close()
@@ -344,6 +377,13 @@ class Engine:
     async def aclose_loop(self) -> None:
         """Close the running loop's connections."""
         await self._loops.aclose()
+
+
+def _next(passes: Generator[Flow[Pass], Pass | None], done: Pass | None) -> Flow[Pass] | None:
+    try:
+        return passes.send(done)
+    except StopIteration:
+        return None
 
 
 @atexit.register

@@ -42,7 +42,7 @@ def gate_flow(reservation: Reservation) -> Flow[Gate]:
         if gate.hold is not None:
             block.fundings.append(gate.hold.key)
             if not block.open:
-                # It landed after its block had ended, which sealed what it knew of.
+                # The block ended while its hold was being made: nobody else would say that it is over.
                 yield Journal(Seal(gate.hold.key, now.wall))
             gate = Gate(gate.charge)
     if block is not None and not gate.replayed:

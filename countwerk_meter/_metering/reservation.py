@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Self
 
 from countwerk_meter._flow.ending import Checkpoint, Commit, Measured, Release, Seal
 from countwerk_meter._metering import scope
-from countwerk_meter._metering.amounts import Ending, Measurements, ending_of
+from countwerk_meter._metering.amounts import Ending, Measurements, ending_of, measured_of
 from countwerk_meter._metering.gate import gate_flow
 from countwerk_meter._metering.handle import Settlement
+from countwerk_meter._wire.requests import AMOUNT_LIMIT
 from countwerk_meter.errors import ConfigurationError
-from countwerk_meter.usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from countwerk_meter._metering.engine import Engine
     from countwerk_meter._metering.spec import Spec
     from countwerk_meter.events import EventId
+    from countwerk_meter.usage import Usage
 
 
 class Mode(enum.Enum):
@@ -158,15 +159,13 @@ class Reservation:
         self._warn_unless_open()
         if usage is None and not dimensions:
             return
-        measured = usage or Usage()
-        if dimensions:
-            measured = measured + Usage(dimensions=dict(dimensions))
+        measured, understood = measured_of(usage, dimensions)
         named = {**({"model": model} if model else {}), **(attributes or {})}
         target = self
         while target._mode is Mode.COVERED and target._parent is not None:
             target = target._parent
         if target._mode is not Mode.ASIDE:
-            target._records.add(measured, named, counted=counted)
+            target._records.add(measured, named, counted=counted, understood=understood)
 
     def settle(self, amount: int) -> None:
         """
@@ -176,8 +175,8 @@ class Reservation:
             ConfigurationError: It is no whole number, or below 0.
 
         """
-        if isinstance(amount, bool) or not isinstance(amount, int) or amount < 0:  # pyright: ignore[reportUnnecessaryIsInstance] - callers without types
-            raise ConfigurationError("settle takes a whole number of credits, 0 or more")
+        if isinstance(amount, bool) or not isinstance(amount, int) or not 0 <= amount <= AMOUNT_LIMIT:  # pyright: ignore[reportUnnecessaryIsInstance] - callers without types
+            raise ConfigurationError("settle takes a whole number of credits, 0 or more and below 2^53")
         self._warn_unless_open()
         self._set = amount
 
@@ -228,7 +227,7 @@ class Reservation:
         """Take up a call again that was given up and answers after all: its cost goes under `<id>.late` (rule 15)."""
         if self._charge is not None and not self.open:
             self.open = True
-            self._engine.telemetry.opened(self.operation, 1)
+            self._engine.opened(self.operation, 1)
 
     def finish(self, error: BaseException | None = None) -> None:
         """End the call and charge it. Waits for the commit; never raises."""
@@ -352,7 +351,7 @@ class Reservation:
             self.fundings = [gate.hold.key]
         elif gate.charge.draw:
             self._mode = Mode.DRAW
-        self._engine.telemetry.opened(self.operation, 1)
+        self._engine.opened(self.operation, 1)
 
     def _abandoned(self, task: asyncio.Task[Gate]) -> None:
         """Give back what a cancelled caller's gate brought after all."""
@@ -367,6 +366,8 @@ class Reservation:
                 return None
             self.open = False
         if self._mode in {Mode.COVERED, Mode.ASIDE, Mode.REPLAYED}:
+            if self._charge is not None:
+                self._seal(self.fundings, self._charge)
             return None
         assert self._charge is not None
         ending = self._ending(error)
@@ -388,10 +389,14 @@ class Reservation:
         if ending.unpriced:
             self._engine.tell("unpriced", charge, amount=self.amount)
         future = self._engine.commit(operation, charge)
-        for key in self.fundings[1:]:
-            self._engine.commit(Seal(key, now), charge)
-        self._engine.telemetry.opened(self.operation, -1)
+        self._seal([key for key in self.fundings if key != charge.reservation_key], charge)
+        self._engine.opened(self.operation, -1)
         return future
+
+    def _seal(self, keys: list[str], charge: ChargeRow) -> None:
+        """End the holds that nested calls took for this block; its own is ended with its charge."""
+        for key in list(keys):
+            self._engine.commit(Seal(key, self._engine.now()), charge)
 
     def _ending(self, error: BaseException | None) -> Ending:
         return ending_of(

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import warnings
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from countwerk_meter._wire.requests import checked_account
 
@@ -33,6 +33,22 @@ def current_account() -> str | None:
 def in_model_call() -> bool:
     """Whether an integration is metering this very model call already."""
     return _model_call.get()
+
+
+Surroundings: TypeAlias = "tuple[Reservation | None, str | None, bool]"
+
+
+def surroundings() -> Surroundings:
+    """Return all that surrounds a call here."""
+    return _reservation.get(), _account.get(), _model_call.get()
+
+
+def put_back(around: Surroundings) -> None:
+    """Make it what surrounds a call here."""
+    reservation, account_id, model_call_runs = around
+    _reservation.set(reservation)
+    _account.set(account_id)
+    _model_call.set(model_call_runs)
 
 
 @contextlib.contextmanager

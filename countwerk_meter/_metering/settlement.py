@@ -14,7 +14,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from countwerk_meter._flow.backoff import PARKED_FOR, ceiling
+from countwerk_meter._flow.backoff import PARKED_FOR, SETTLE_BASE, SETTLE_CAP, ceiling
 from countwerk_meter._flow.commands import Emit
 from countwerk_meter._flow.deduct import deduct
 from countwerk_meter._flow.overview import Agenda, Due
@@ -39,6 +39,7 @@ _IDLE_SECONDS: Final = 30.0
 _PROBE_BASE: Final = 0.25
 _PROBE_CAP: Final = 30.0
 _BEHIND_SECONDS: Final = 120.0
+_AGAIN_SECONDS: Final = 1.0
 
 
 def passing(terms: Terms, kind: str, key: str) -> Flow[Pass]:
@@ -98,6 +99,7 @@ class SettlementThread:
         self._not_before = 0.0
         self._parked: dict[str, float] = {}
         self._retry_at: dict[tuple[str, str], float] = {}
+        self._failures: dict[tuple[str, str], int] = {}
         self.behind = False
 
     def notify(self) -> None:
@@ -139,8 +141,8 @@ class SettlementThread:
             try:
                 timeout = await self._fill()
             except CountwerkError:
-                # The journal cannot be read just now: what is due stays due.
-                timeout = 1.0
+                # Locked, or its disk is full: it may be well again, and this thread is the only one that settles.
+                timeout = _AGAIN_SECONDS
             try:
                 async with asyncio.timeout(timeout):
                     await self._wake.wait()
@@ -193,11 +195,16 @@ class SettlementThread:
         span = self._telemetry.settling(kind, key)
         try:
             done = await self._runtime.arun(traced(passing(self._terms, kind, key), span))
-        except Exception:  # noqa: BLE001 - a journal that cannot be written now: the row stays due
+        except Exception as error:  # noqa: BLE001 - a journal that cannot be written now, or a defect: the row stays due
             done = Pass(Verdict.LATER, account_id)
-            self._retry_at[name] = time.time() + 1.0
+            failures = self._failures[name] = self._failures.get(name, 0) + 1
+            self._retry_at[name] = time.time() + ceiling(failures, base=SETTLE_BASE, cap=SETTLE_CAP)
+            if failures == 1:
+                why = {"account_id": account_id, "key": key, "reason": type(error).__name__}
+                self._telemetry.event("settlement_failed", why)
         else:
             self._retry_at.pop(name, None)
+            self._failures.pop(name, None)
             span.set_attribute("countwerk.verdict", done.verdict.value)
         finally:
             span.end()

@@ -17,7 +17,7 @@ from countwerk_meter.errors import InvalidRequestError
 _OPERATION: Final = re.compile(r"[a-z0-9._-]{3,64}\Z")
 VALIDITY_LIMIT_MINUTES: Final = 7 * 24 * 60
 # The largest integer that every JSON reader counts with exactly.
-_AMOUNT_LIMIT: Final = 2**53 - 1
+AMOUNT_LIMIT: Final = 2**53 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def checked_operation(value: object) -> str:
 
 def checked_amount(value: object, name: str = "amount") -> int:
     """Return a whole number of credits above 0, 2^53 - 1 at most."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _AMOUNT_LIMIT:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= AMOUNT_LIMIT:
         raise _refuse("INVALID_AMOUNT", f"{name} must be an integer above 0 and below 2^53")
     return value
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Final
 
+from countwerk_meter._metering import scope as surroundings
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -36,6 +38,7 @@ class Exchange:
     """
 
     __slots__ = (
+        "_around",
         "_held",
         "_receive",
         "_send",
@@ -53,6 +56,9 @@ class Exchange:
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
+        # A server starts the next request of a connection in the context that its `send` or `receive` was called in:
+        # so it is called in the one that it called us in.
+        self._around = surroundings.surroundings()
         self._held: list[Message] = []
         self._tail: bytes | memoryview = b""
         self._waiting = 0
@@ -69,7 +75,12 @@ class Exchange:
         await self.release()
         self._waiting += 1
         try:
-            message = await self._receive()
+            inside = surroundings.surroundings()
+            surroundings.put_back(self._around)
+            try:
+                message = await self._receive()
+            finally:
+                surroundings.put_back(inside)
         finally:
             self._waiting -= 1
         if message["type"] == "http.disconnect":
@@ -87,7 +98,7 @@ class Exchange:
         elif self.event_stream:
             self._tail = message.get("body") or self._tail
         try:
-            await self._send(message)
+            await self._hand_over(message)
         except OSError:
             self.left = True
             raise
@@ -98,7 +109,7 @@ class Exchange:
             message = self._held.pop(0)
             self._note(message)
             try:
-                await self._send(message)
+                await self._hand_over(message)
             except OSError:
                 self.left = True
 
@@ -109,17 +120,28 @@ class Exchange:
                 self._held.clear()
                 for message in problem.messages():
                     self._note(message)
-                    await self._send(message)
+                    await self._hand_over(message)
                 return True
             if self.event_stream and not self.complete:
                 self.complete = True
                 tail = bytes(self._tail[-4:])
                 gap = b"" if not tail or tail.endswith(_BLANK_LINES) else b"\n\n"
                 body = gap + problem.event()
-                await self._send({"type": "http.response.body", "body": body, "more_body": False})
+                await self._hand_over({"type": "http.response.body", "body": body, "more_body": False})
                 return True
             return False
         return True
+
+    async def _hand_over(self, message: Message) -> None:
+        inside = surroundings.surroundings()
+        if inside == self._around:
+            await self._send(message)
+            return
+        surroundings.put_back(self._around)
+        try:
+            await self._send(message)
+        finally:
+            surroundings.put_back(inside)
 
     def _holds_back(self, message: Message) -> bool:
         if message["type"] == "http.response.start":

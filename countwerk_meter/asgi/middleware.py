@@ -123,7 +123,8 @@ class CreditsMiddleware:
         if route is None:
             await self.app(scope, exchange.receive, exchange.send)
             return
-        account_id = exchange.account_id = await given(self._account_id, scope)
+        account_id = await given(self._account_id, scope)
+        exchange.account_id = account_id
         if account_id is None:
             with _nobody():
                 await self.app(scope, exchange.receive, exchange.send)
@@ -155,11 +156,12 @@ class CreditsMiddleware:
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         surround: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        account_id: str | None = None
         if find(self._routes, scope, None) is not None:
             account_id = await given(self._account_id, scope)
             surround = _nobody() if account_id is None else surroundings.account(account_id)
         with surround:
-            await websocket.serve(self.app, scope, receive, send)
+            await websocket.serve(self.app, scope, receive, send, account_id)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def closing(message: Message) -> None:

@@ -60,15 +60,18 @@ def problem_of(error: BaseException | None, account_id: str | None = None) -> Pr
     """
     Return what to answer for an error from anywhere below, or None: it is not ours to answer.
 
-    A client whose account is known gets no purchase URL of another one, such as the app's own.
+    On a listed route a client is told of its own account alone: nothing of another one, such as the app's.
     """
     while isinstance(error, BaseExceptionGroup):
         # A task group wraps what its only failed task raised.
         failed = cast("BaseExceptionGroup[BaseException]", error).exceptions
         error = failed[0] if len(failed) == 1 else None
     if isinstance(error, InsufficientCreditsError):
-        urls = account_id is None or account_id == error.account_id
-        return Problem(402, "INSUFFICIENT_CREDITS", error.to_payload(urls=urls))
+        payload = error.to_payload()
+        if account_id is not None and account_id != error.account_id:
+            payload |= {"held": 0, "held_until": None, "purchase_error": "OTHER_ACCOUNT"}
+            payload["data"] = dict.fromkeys(payload["data"]) | {"options": []}
+        return Problem(402, "INSUFFICIENT_CREDITS", payload)
     if isinstance(error, ChargeAlreadySettledError):
         return _conflict(error, "CHARGE_ALREADY_SETTLED", "Already charged", "This request was charged before.")
     if isinstance(error, ChargeInProgressError):

@@ -14,7 +14,7 @@ _CLOSED: Final = 1008
 _DENIAL: Final = "websocket.http.response"
 
 
-async def serve(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+async def serve(app: ASGIApp, scope: Scope, receive: Receive, send: Send, account_id: str | None = None) -> None:
     """Run the app. A charge that is refused below denies the handshake, or later closes the connection."""
     accepted = ended = False
 
@@ -27,7 +27,7 @@ async def serve(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> Non
     try:
         await app(scope, receive, watched)
     except Exception as error:
-        problem = problem_of(error)
+        problem = problem_of(error, account_id)
         if problem is None or ended:
             raise
         if not accepted and _DENIAL in (scope.get("extensions") or {}):

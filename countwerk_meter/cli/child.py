@@ -9,6 +9,7 @@ stdout says where it listens.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -114,7 +115,9 @@ class Child:
 
 def sandbox_process(directory: Path) -> Child:
     """Return a sandbox in a process of its own, so that it does not share our interpreter's lock."""
-    return Child("sandbox", ["countwerk_meter.cli", "sandbox", "--port", "0", "--json"], directory)
+    # It needs no secret of ours, so it is given none.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COUNTWERK_")}
+    return Child("sandbox", ["countwerk_meter.cli", "sandbox", "--port", "0", "--json"], directory, environment)
 
 
 @contextmanager

@@ -8,12 +8,13 @@ it, 2 the profile or an argument cannot be read.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, NoReturn, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from countwerk_meter.cli.answers import NO, USAGE, refuse
 from countwerk_meter.errors import PricingError
 from countwerk_meter.pricing import PriceProfile
 
@@ -40,14 +41,15 @@ def price(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Price a usage with a price profile."""
-    measured = _pairs(dimensions, "DIMENSION=QTY")
-    attributes = _pairs(attribute or [], "KEY=VALUE")
+    measured = _pairs(dimensions, "DIMENSION=QTY", as_json=as_json)
+    attributes = _pairs(attribute or [], "KEY=VALUE", as_json=as_json)
     try:
         loaded = PriceProfile.load(profile)
         result = loaded.price(measured, attributes, cast("Mode", mode.upper()))
         explained = loaded.explain(measured, attributes) if why else ()
     except PricingError as error:
-        _fail(str(error), 1 if error.code in _REFUSALS else 2)
+        exit_code = NO if error.code in _REFUSALS else USAGE
+        refuse("price", str(error), exit_code, as_json=as_json, type="PricingError", code=error.code)
     if as_json:
         data = result.payload()
         if why:
@@ -58,14 +60,14 @@ def price(
     _show(Console(markup=False, highlight=False, emoji=False), result, explained)
 
 
-def _pairs(texts: list[str], form: str) -> dict[str, str]:
+def _pairs(texts: list[str], form: str, *, as_json: bool) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for text in texts:
         name, separator, value = text.partition("=")
         if not name or not separator or not value:
-            _fail(f"{text!r} is not of the form {form}", 2)
+            refuse("price", f"{text!r} is not of the form {form}", USAGE, as_json=as_json)
         if name in pairs:
-            _fail(f"{name} is given twice", 2)
+            refuse("price", f"{name} is given twice", USAGE, as_json=as_json)
         pairs[name] = value
     return pairs
 
@@ -114,8 +116,3 @@ def _explanation(each: Explanation) -> dict[str, object]:
 def _digits(value: Decimal) -> str:
     text = f"{value:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"countwerk-meter price: {message}", err=True)
-    raise typer.Exit(code)

@@ -11,6 +11,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from countwerk_meter.cli.answers import USAGE, refuse
+
 _DEFAULT_API_KEY = "cs_sandbox"
 
 
@@ -26,8 +28,8 @@ def sandbox(
     """Run a local CountWerk-compatible ledger for development and tests, until interrupted."""
     try:
         from countwerk_meter.sandbox import NotABooksFileError, run
-    except ImportError as error:
-        _fail(f"the sandbox needs its extra: pip install 'countwerk-meter[sandbox]' ({error.name} is missing)")
+    except ImportError:
+        _fail("the sandbox needs its extra: pip install 'countwerk-meter[sandbox]'", as_json=json)
 
     def started(url: str, control: bool) -> None:
         typer.echo(_announcement(url, control=control, db=db, api_key=api_key, json=json))
@@ -36,11 +38,12 @@ def sandbox(
     try:
         run(host=host, port=port, db=db, api_key=api_key, started=started)
     except OSError as error:
-        _fail(f"cannot listen on {host} port {port}: {error.strerror or error}; --port 0 takes a free one")
+        why = error.strerror or error
+        _fail(f"cannot listen on {host} port {port}: {why}; --port 0 takes a free one", as_json=json)
     except NotABooksFileError as error:
-        _fail(f"cannot use {db}: {error}")
+        _fail(f"cannot use {db}: {error}", as_json=json)
     except ValueError as error:
-        _fail(str(error))
+        _fail(str(error), as_json=json)
 
 
 def _announcement(url: str, *, control: bool, db: Path | None, api_key: str, json: bool) -> str:
@@ -56,6 +59,5 @@ def _announcement(url: str, *, control: bool, db: Path | None, api_key: str, jso
     return f"Sandbox ledger at {url} | API key: {shown} | books {kept} | {where}"
 
 
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"countwerk-meter sandbox: {message}", err=True)
-    raise typer.Exit(2)
+def _fail(message: str, *, as_json: bool) -> NoReturn:
+    refuse("sandbox", message, USAGE, as_json=as_json)

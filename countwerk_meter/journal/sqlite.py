@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from countwerk_meter.errors import JournalError
 from countwerk_meter.journal.owners import OwnerLocks
@@ -31,6 +31,22 @@ T = TypeVar("T")
 
 _GROUP: Final = 256
 _JOURNALS: weakref.WeakSet[SqliteJournal] = weakref.WeakSet()
+
+
+class _Pause:
+    """
+    Closes the writer's connection for the length of a fork.
+
+    SQLite's locks are the process': a child that inherited an open connection would believe that it holds them, and
+    the next process to close the file would delete the write-ahead log under it, with every charge in it.
+    """
+
+    def __init__(self) -> None:
+        self.paused = threading.Event()
+        self.over = threading.Event()
+
+
+_Job: TypeAlias = "tuple[Operation[Any], Future[Any]] | _Pause | None"
 
 
 class SqliteJournal(Journal):
@@ -64,7 +80,7 @@ class SqliteJournal(Journal):
     def _start(self) -> None:
         connection = opened(self._path)
         self._pid = os.getpid()
-        self._queue: queue.SimpleQueue[tuple[Operation[Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._thread = threading.Thread(
             target=self._write, args=(connection, self._queue), name="countwerk-journal", daemon=True
         )
@@ -117,9 +133,10 @@ class SqliteJournal(Journal):
     def _write(
         self,
         connection: sqlite3.Connection,
-        waiting: queue.SimpleQueue[tuple[Operation[Any], Future[Any]] | None],
+        waiting: queue.SimpleQueue[_Job],
     ) -> None:
-        books = SqliteBooks(connection)
+        db: sqlite3.Connection | None = connection
+        del connection
         done = False
         while not done:
             group = [waiting.get()]
@@ -129,10 +146,25 @@ class SqliteJournal(Journal):
                 except queue.Empty:
                     break
             done = None in group
-            jobs = [job for job in group if job is not None]
-            if jobs:
-                self._commit(connection, books, jobs)
-        connection.close()
+            jobs = [job for job in group if isinstance(job, tuple)]
+            if jobs and db is None:
+                try:
+                    db = opened(self._path)
+                except JournalError as error:
+                    for _, future in jobs:
+                        future.set_exception(error)
+                    jobs = []
+            if jobs and db is not None:
+                self._commit(db, SqliteBooks(db), jobs)
+            pauses = [job for job in group if isinstance(job, _Pause)]
+            if pauses and db is not None:
+                db.close()
+                db = None
+            for pause in pauses:
+                pause.paused.set()
+                pause.over.wait()
+        if db is not None:
+            db.close()
 
     def _commit(
         self, db: sqlite3.Connection, books: SqliteBooks, jobs: list[tuple[Operation[Any], Future[Any]]]
@@ -167,6 +199,17 @@ class SqliteJournal(Journal):
             else:
                 future.set_exception(error)
 
+    def pause(self) -> _Pause | None:
+        """Let go of the file before a fork; what is submitted meanwhile waits in the queue."""
+        if self._closed or self._pid != os.getpid() or self._thread is threading.current_thread():
+            return None
+        pause = _Pause()
+        self._queue.put(pause)
+        while not pause.paused.wait(0.1):
+            if not self._thread.is_alive():
+                return None
+        return pause
+
 
 def _is_the_stores(error: Exception) -> bool:
     """Whether the file failed, and with it the whole group, and not the one step that ran into it."""
@@ -174,10 +217,24 @@ def _is_the_stores(error: Exception) -> bool:
     return isinstance(error, sqlite3.Error) and not isinstance(error, mine)
 
 
+_forking = threading.local()
+
+
+def _before_fork() -> None:
+    _forking.pauses = [pause for journal in list(_JOURNALS) if (pause := journal.pause()) is not None]
+
+
+def _after_fork_in_parent() -> None:
+    for pause in getattr(_forking, "pauses", ()):
+        pause.over.set()
+    _forking.pauses = []
+
+
 def _after_fork() -> None:
     """Another thread of the parent may have held a lock at the fork, and here nobody would let go of it."""
+    _forking.pauses = []
     for journal in list(_JOURNALS):
         journal._lock = threading.Lock()  # pyright: ignore[reportPrivateUsage]
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)

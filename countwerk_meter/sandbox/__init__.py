@@ -25,10 +25,14 @@ have), `DS24_BAD_REQUEST`, `DS24_KEY_FORBIDDEN`, `DS24_RATE_LIMITED`, `DS24_TEMP
 it), and every 500 (`BALANCE_ERROR` and its like).
 """
 
-from importlib.util import find_spec
+import importlib
 
-if find_spec("starlette") is None or find_spec("uvicorn") is None:
-    raise ImportError("the sandbox needs its extra: pip install 'countwerk-meter[sandbox]'")
+for _needed in ("starlette", "uvicorn"):
+    try:
+        importlib.import_module(_needed)
+    except ImportError as _error:
+        _text = "the sandbox needs its extra: pip install 'countwerk-meter[sandbox]'"
+        raise ModuleNotFoundError(_text, name=_needed) from _error
 
 from countwerk_meter.sandbox.app import DEFAULT_API_KEY, SandboxApp, create_app
 from countwerk_meter.sandbox.books import NotABooksFileError

@@ -50,7 +50,7 @@ def _objection(scope: Scope) -> str | None:
     hosts = sent.get(b"host", [])
     if len(hosts) != 1 or not _names_loopback(f"//{hosts[0]}"):
         return "the Host header must name loopback"
-    if b"forwarded" in sent or b"x-forwarded-for" in sent:
+    if any(name in {b"forwarded", b"via", b"x-real-ip"} or name.startswith(b"x-forwarded-") for name in sent):
         return "the control API does not answer through a proxy"
     origins = sent.get(b"origin", [])
     if any(origin != f"http://{hosts[0]}" for origin in origins) or sent.get(b"sec-fetch-site", []) == ["cross-site"]:

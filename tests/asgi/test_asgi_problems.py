@@ -316,5 +316,7 @@ async def test_402_of_another_account_carries_no_url(meter, control, wrap, reque
 
     request = await request_to(wrap(app, Route("POST", "/chat", "app.chat", amount=5))).run()
     assert request.status == 402
-    assert request.json["data"]["options"]
+    assert request.json["data"]["options"] == []
+    assert request.json["purchase_error"] == "OTHER_ACCOUNT"
+    assert b"platform" not in request.body
     assert b"http" not in request.body

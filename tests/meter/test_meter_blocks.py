@@ -1,6 +1,7 @@
 """What a block charges, however it is left."""
 
 import asyncio
+from decimal import Decimal
 
 import pytest
 
@@ -300,3 +301,43 @@ def test_a_repr_shows_no_secret(bench, meter):
     """Neither meter nor reservation shows the key."""
     reservation = meter.reserve(bench.account, "app.chat.reply", amount=5)
     assert bench.sandbox.api_key not in repr(meter) + repr(reservation) + repr(vars(meter))
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "credits"),
+    [
+        ({"llm_input_tokens": 3000}, 3),
+        ({"llm_input_tokens": -5}, 9),
+        ({"llm_input_tokens": 10**30}, 9),
+        ({"llm_output_tokens": Decimal("NaN")}, 9),
+        ({"pages": "many"}, 9),
+        ({7: 1}, 9),
+    ],
+    ids=str,
+)
+def test_a_record_never_raises_and_is_never_free(bench, meter, dimensions, credits):
+    """What cannot be understood counts as unknown usage: the model has answered (money rules 7 and 13)."""
+    with meter.reserve(bench.account, "app.chat.reply", amount=9) as reservation:
+        reservation.record(None, dimensions=dimensions)
+    assert credits == bench.settled(meter)
+
+
+def test_recording_outside_the_block_warns(bench, meter):
+    """What is recorded before or after the block is not charged, and that is said."""
+    reservation = meter.reserve(bench.account, "app.chat.reply", amount=2)
+    for _ in range(2):
+        with pytest.warns(RuntimeWarning, match="not open"):
+            reservation.record(USED)
+        with pytest.warns(RuntimeWarning, match="not open"):
+            reservation.settle(1)
+        if not reservation.usage_event_id:
+            with reservation:
+                reservation.settle(2)
+    assert 2 == bench.settled(meter)
+
+
+def test_a_profile_whose_hash_does_not_fit_is_refused(bench):
+    """It is not what was published."""
+    with pytest.raises(PricingError) as caught:
+        bench.meter(prices={**bench.prices, "rulesetHash": "0" * 64})
+    assert "RULESET_HASH_MISMATCH" == caught.value.code

@@ -158,6 +158,16 @@ def test_closing_is_bounded_and_the_rest_stays(bench):
     assert 5 == bench.settled(bench.meter())
 
 
+def test_closing_does_not_lose_a_call_that_is_still_open(bench, meter):
+    """`close` says that something is left, and what the call costs is committed all the same."""
+    with meter.reserve(bench.account, "app.chat.reply", amount=5, usage_event_id="late") as reservation:
+        assert not meter.close(0.2)
+        reservation.settle(4)
+    assert [] == bench.named("journal_failed")
+    (charge,) = bench.meter().charges()
+    assert ("committed", 4) == (charge.state, charge.amount)
+
+
 def test_the_same_id_again_is_refused(bench, meter):
     """Open: in progress. Settled: charged already. With another account or operation: never."""
     with meter.reserve(bench.account, "app.chat.reply", amount=5, usage_event_id="turn-1"):
@@ -241,6 +251,33 @@ if mode == "forks":
     if child == 0:
         meter.close(); os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
+elif mode == "forks-busy":
+    import threading
+    stop = threading.Event()
+    def work():
+        while not stop.is_set():
+            meter.deduct("acct_2", "app.work", 1)
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads: thread.start()
+    for turn in range(5):
+        child = os.fork()
+        if child == 0:
+            signal.alarm(30)
+            meter.deduct("acct_1", "app.child", 1)
+            with meter.reserve("acct_1", "app.child", amount=2): pass
+            meter.close(); os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    stop.set()
+    for thread in threads: thread.join()
+elif mode == "outlived":
+    meter.deduct("acct_1", "app.parent", 1)
+    child = os.fork()
+    if child:
+        meter.close(); os.waitpid(child, 0); os._exit(0)
+    time.sleep(0.5)
+    other = Meter("product_1", api_key=key, base_url=url, journal=f"sqlite:///{path}"); other.close()
+    with meter.reserve("acct_1", "app.child", amount=5): pass
+    os.kill(os.getpid(), signal.SIGKILL)
 elif mode == "ends":
     with meter.reserve("acct_1", "app.chat.reply", amount=5): pass
 else:
@@ -284,6 +321,20 @@ def test_a_forked_child_is_an_owner_of_its_own(bench):
     done = child(bench, "forks")
     assert (0, "") == (done.returncode, done.stderr)
     assert {"spent": 8, "reserved": 0, "available": 92} == bench.books()
+
+
+def test_forks_while_others_commit(bench):
+    """The journal is let go of for the length of a fork, so no child inherits a lock that nobody releases."""
+    bench.control.account("acct_2", balance=100_000, ai_product_id="product_1")
+    done = child(bench, "forks-busy")
+    assert (0, "") == (done.returncode, done.stderr)
+    assert {"spent": 15, "reserved": 0, "available": 85} == bench.books()
+
+
+def test_a_child_that_outlives_its_parent_loses_no_charge(bench):
+    """The parent closed the file, another process opened and closed it, the child was killed: its charge is there."""
+    assert 0 == child(bench, "outlived").returncode
+    assert 6 == bench.settled(bench.meter())
 
 
 @pytest.mark.parametrize(("mode", "credits"), [("killed", 3), ("killed-empty", 0)])

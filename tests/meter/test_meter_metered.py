@@ -93,6 +93,23 @@ def test_a_stream_that_fails_before_its_first_chunk_costs_nothing(bench, meter):
     assert 0 == bench.settled(meter)
 
 
+def test_a_stream_whose_clean_up_fails_is_charged(bench, meter):
+    """The chunks were consumed, whatever the generator does when it is closed."""
+
+    @meter.metered("app.stream", account_id=bench.account, amount=30, usage=per_chunk)
+    def stream():
+        try:
+            yield 1
+        finally:
+            raise KeyError("its clean-up failed")
+
+    running = stream()
+    next(running)
+    with pytest.raises(KeyError):
+        running.close()
+    assert 5 == bench.settled(meter)
+
+
 def test_an_exception_thrown_into_a_stream_reaches_it(bench, meter):
     """`throw` goes to the generator underneath, which may go on."""
 

@@ -90,6 +90,45 @@ def test_a_top_up_that_the_balance_does_not_pay_for_is_a_402_before_the_call(ben
     assert 5 == bench.settled(meter)
 
 
+def test_a_deferred_blocks_top_up_is_settled(bench):
+    """A hold that was taken under a block without one of its own ends with the block."""
+    meter = bench.meter(on_unavailable="defer", debt_limit=50)
+    bench.control.faults([{"path": "/api/credits/reserve", "kind": "status", "status": 500, "times": 1}])
+    with meter.reserve(bench.account, "app.run", amount=5, top_up=True):
+        with meter.reserve(bench.account, "app.call", amount=4) as call:
+            call.settle(3)
+    assert 3 == bench.settled(meter)
+
+
+def test_a_replayed_blocks_top_up_is_settled(bench):
+    """So does one that was taken under a block that was charged before."""
+    meter = bench.meter(on_replay="run")
+    for nested in (False, True):
+        with meter.reserve(bench.account, "app.run", amount=5, top_up=True, usage_event_id="turn-1"):
+            if nested:
+                with meter.reserve(bench.account, "app.call", amount=4) as call:
+                    call.settle(3)
+    assert 8 == bench.settled(meter)
+
+
+def test_a_top_up_that_lands_after_its_block_is_settled(bench, meter):
+    """The block ended while the nested call was still reserving."""
+    bench.control.faults([{"path": "/api/credits/reserve", "kind": "delay", "seconds": 0.5, "skip": 1, "times": 1}])
+
+    def call(outer):
+        with outer.entered(), meter.reserve(bench.account, "app.call", amount=40) as inner:
+            inner.settle(30)
+
+    with meter.reserve(bench.account, "app.run", amount=5, top_up=True) as outer:
+        thread = threading.Thread(target=call, args=(outer,))
+        thread.start()
+        while bench.counts().get("reserve", 0) < 2:
+            threading.Event().wait(0.01)
+        outer.settle(2)
+    thread.join()
+    assert 32 == bench.settled(meter)
+
+
 def test_a_flat_price_covers_what_nested_calls_use(bench, meter):
     """Inside a price block calls are noted, not added."""
     with meter.reserve(bench.account, "app.page", price=3):

@@ -205,6 +205,70 @@ def test_an_open_blocks_hold_that_expires_is_not_lost(bench, meter):
     assert 1 == bench.counts()["deduct"]
 
 
+@pytest.mark.parametrize("amount", [2**53, 2**63, 10**30])
+def test_an_absurd_amount_stops_nobody(bench, meter, amount):
+    """What no ledger takes is refused when it is set, counts as unknown when it is reported, and holds up nothing."""
+    from countwerk_meter import ConfigurationError, Usage
+
+    with meter.reserve(bench.account, "app.chat.reply", amount=2) as reservation:
+        with pytest.raises(ConfigurationError):
+            reservation.settle(amount)
+        reservation.record(Usage(output_tokens=amount * 1000))
+    charge(bench, meter, 3)
+    assert 5 == bench.settled(meter)
+
+
+class DeafJournal(MemoryJournal):
+    """A journal that cannot even be read whenever it is told so."""
+
+    deaf = False
+
+    def submit(self, operation):
+        if self.deaf and type(operation).__name__ == "Due":
+            from concurrent.futures import Future
+
+            future = Future()
+            future.set_exception(JournalError("the journal cannot be read: locked"))
+            return future
+        return super().submit(operation)
+
+
+def test_settlement_outlives_a_journal_that_failed(bench):
+    """One read that fails does not end the thread that settles."""
+    journal = DeafJournal()
+    meter = bench.meter(journal=journal)
+    charge(bench, meter, 1)
+    assert 1 == bench.settled(meter)
+    journal.deaf = True
+    charge(bench, meter, 2)
+    time.sleep(0.2)
+    journal.deaf = False
+    assert 3 == bench.settled(meter)
+
+
+def test_inline_settlement_comes_back_to_what_failed(bench):
+    """The next call takes up what an earlier one could not settle: no thread does."""
+    meter = bench.meter(settlement="inline", reserve_timeout=2.0)
+    bench.control.faults([{"path": CONFIRM, "kind": "status", "status": 429, "times": 1}])
+    charge(bench, meter)
+    assert 0 == bench.books()["spent"]
+    for _ in range(20):
+        charge(bench, meter, 1)
+        time.sleep(0.05)
+    assert 5 in [each.amount for each in meter.charges("settled")]
+
+
+async def test_async_inline_settlement_comes_back_too(bench):
+    """The same on an event loop."""
+    meter = bench.meter(settlement="inline", reserve_timeout=2.0)
+    bench.control.faults([{"path": CONFIRM, "kind": "status", "status": 429, "times": 1}])
+    for _ in range(20):
+        async with meter.reserve(bench.account, "app.chat.reply", amount=1):
+            await asyncio.sleep(0.1)
+    assert await meter.aflush(5)
+    assert 20 == (await asyncio.to_thread(bench.books))["spent"]
+
+
 class BrokenJournal(MemoryJournal):
     """A journal whose disk is full whenever it is told so."""
 
