@@ -34,10 +34,10 @@ for _needed in ("starlette", "uvicorn"):
         _text = "the sandbox needs its extra: pip install 'countwerk-meter[sandbox]'"
         raise ModuleNotFoundError(_text, name=_needed) from _error
 
-from countwerk_meter.sandbox.app import DEFAULT_API_KEY, SandboxApp, create_app
-from countwerk_meter.sandbox.books import NotABooksFileError
-from countwerk_meter.sandbox.remote import SandboxControl
-from countwerk_meter.sandbox.server import SandboxServer, run
+from countwerk_meter.sandbox.app import DEFAULT_API_KEY, SandboxApp, create_app  # noqa: E402 - after the check
+from countwerk_meter.sandbox.books import NotABooksFileError  # noqa: E402
+from countwerk_meter.sandbox.remote import SandboxControl  # noqa: E402
+from countwerk_meter.sandbox.server import SandboxServer, run  # noqa: E402
 
 __all__ = [
     "DEFAULT_API_KEY",
