@@ -131,13 +131,11 @@ class Engine:
                 if self._pid != os.getpid():
                     self._progress = threading.Condition()
                     self._live()
-        if self._kept:
-            self._retry_kept()
-            if self._kept:
-                raise JournalError(
-                    f"the journal {self.journal.name} cannot be written, so no new call is let through; "
-                    f"{len(self._kept)} charges wait in memory"
-                )
+        if self._kept and self._retry_kept():
+            raise JournalError(
+                f"the journal {self.journal.name} cannot be written, so no new call is let through; "
+                f"{len(self._kept)} charges wait in memory"
+            )
 
     def now(self) -> float:
         """Return this machine's time, POSIX seconds."""
@@ -211,12 +209,14 @@ class Engine:
             self.settlement.notify()
         self.progressed()
 
-    def _retry_kept(self) -> None:
+    def _retry_kept(self) -> bool:
+        """Try again what could not be written; whether something is still left."""
         with self._lock:
             for operation, charge in list(self._kept.values()):
                 future = self.journal.submit(operation)
                 if future.exception() is None:
                     self._committed(operation, charge, future)
+        return bool(self._kept)
 
     def outcome(self, future: Future[Committed], *, brief: bool = False) -> Committed | None:
         """Wait for a commit; None: it failed, or with `brief` it is not written yet. Never raises."""

@@ -76,7 +76,7 @@ class SettlementThread:
         telemetry: Telemetry,
         concurrency: int,
         progress: Callable[[], None],
-        chores: Callable[[], None],
+        chores: Callable[[], bool],
     ) -> None:
         self._runtime = runtime
         self._loops = loops
@@ -143,12 +143,13 @@ class SettlementThread:
             except CountwerkError:
                 # Locked, or its disk is full: it may be well again, and this thread is the only one that settles.
                 timeout = _AGAIN_SECONDS
+            if self._chores():
+                timeout = min(timeout, _AGAIN_SECONDS)
             try:
                 async with asyncio.timeout(timeout):
                     await self._wake.wait()
             except TimeoutError:
                 pass
-            self._chores()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._terms.settle_timeout)
         await self._loops.aclose()
