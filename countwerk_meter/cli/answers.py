@@ -45,7 +45,11 @@ _HINTS: Final[Mapping[type[CountwerkError], str]] = {AuthenticationError: "check
 
 def console(*, stderr: bool = False) -> Console:
     """Return a console for text that others wrote: it takes nothing for markup."""
-    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    screen = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    if not screen.is_terminal:
+        # Nobody's window to fit: a table in a file or a log is better unfolded.
+        screen.width = max(screen.width, 100)
+    return screen
 
 
 def print_json(data: Mapping[str, Any]) -> None:

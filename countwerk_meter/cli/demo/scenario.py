@@ -163,7 +163,9 @@ async def out_of_credits(client: Client) -> Observed:
     if answer.status_code == 402:
         options = [option for option in answer.json()["data"]["options"] if option["enabled"]]
         kinds = Counter(option["type"] for option in options)
-        why = "402 offers " + ", ".join(f"{number} {kind}" for kind, number in kinds.items())
+        names = {"topup": "top-up"}
+        offers = (f"{number} {names.get(kind, kind)}{'s' if number > 1 else ''}" for kind, number in kinds.items())
+        why = "402 offers " + ", ".join(offers)
     return Observed("out-of-credits", "Out of credits", _statuses([answer]), owed(answer), owed(answer), why)
 
 
