@@ -268,8 +268,11 @@ class Reservation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._leave()
-        self.finish(error)
+        try:
+            self._leave()
+        finally:
+            # Even if Ctrl-C strikes just now: a block that stayed open would pay for the next call.
+            self.finish(error)
 
     async def __aenter__(self) -> Self:
         await self.abegin()
@@ -280,8 +283,10 @@ class Reservation:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._leave()
-        await self.afinish(error)
+        try:
+            self._leave()
+        finally:
+            await self.afinish(error)
 
     def _warn_unless_open(self) -> None:
         if not self.open:
