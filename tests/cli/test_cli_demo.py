@@ -57,7 +57,7 @@ def test_the_demo_s_scenarios(shown):
         if seen.account_id != "broken-off"
     }
     assert 0 < shown.books["broken-off"]["spent"] < price
-    assert "402 offers 3 upgrade, 3 topup" == shown.observed[-1].why
+    assert "402 offers 3 upgrades, 3 top-ups" == shown.observed[-1].why
 
 
 def test_the_demo_on_a_terminal(shown, capsys):
