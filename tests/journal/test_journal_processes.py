@@ -9,9 +9,9 @@ from countwerk_meter.testing.conformance import Look
 
 
 def script(text, *args):
-    """Start a Python process; it talks over its pipes."""
+    """Start a Python process; it talks over its pipes. What 3.12 and later say of every fork is left out."""
     return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(text), *map(str, args)],
+        [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", textwrap.dedent(text), *map(str, args)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 

@@ -295,6 +295,9 @@ def child(bench, mode):
             sys.executable,
             "-W",
             "error",
+            # Python 3.12 and later say of every such fork that it may be dangerous: that is what is tested here.
+            "-W",
+            "ignore:This process:DeprecationWarning",
             "-c",
             textwrap.dedent(_CHILD % (bench.prices,)),
             bench.sandbox.url,
