@@ -129,13 +129,23 @@ class Engine:
         if self._pid != os.getpid():
             with self._lock:
                 if self._pid != os.getpid():
-                    self._progress = threading.Condition()
                     self._live()
         if self._kept and self._retry_kept():
             raise JournalError(
                 f"the journal {self.journal.name} cannot be written, so no new call is let through; "
                 f"{len(self._kept)} charges wait in memory"
             )
+
+    def forget_the_parent(self) -> None:
+        """
+        Begin a forked child with nothing of the parent's: its open calls and unwritten commits stay its own.
+
+        Nor are its locks, which another of its threads may have held at the fork and here nobody would let go of.
+        """
+        self._lock = threading.Lock()
+        self._progress = threading.Condition()
+        self._open_calls = 0
+        self._kept = {}
 
     def now(self) -> float:
         """Return this machine's time, POSIX seconds."""
@@ -384,6 +394,14 @@ def _next(passes: Generator[Flow[Pass], Pass | None], done: Pass | None) -> Flow
         return passes.send(done)
     except StopIteration:
         return None
+
+
+def _after_fork() -> None:
+    for engine in list(_ENGINES):
+        engine.forget_the_parent()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 @atexit.register

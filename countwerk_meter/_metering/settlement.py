@@ -8,7 +8,6 @@ is well, and nothing else settles until it is (money rule 12).
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import threading
 import time
@@ -135,8 +134,7 @@ class SettlementThread:
     async def _main(self) -> None:
         self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
         self._ready.set()
-        pid = os.getpid()
-        while not self._stopping and os.getpid() == pid:
+        while not self._stopping:
             self._wake.clear()
             try:
                 timeout = await self._fill()

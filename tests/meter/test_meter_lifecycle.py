@@ -269,6 +269,14 @@ elif mode == "forks-busy":
         assert os.waitpid(child, 0)[1] == 0
     stop.set()
     for thread in threads: thread.join()
+elif mode == "forks-open":
+    block = meter.reserve("acct_1", "app.parent", amount=2).begin()
+    child = os.fork()
+    if child == 0:
+        with meter.reserve("acct_1", "app.child", amount=3): pass
+        os._exit(0 if meter.close(10) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    block.finish()
 elif mode == "outlived":
     meter.deduct("acct_1", "app.parent", 1)
     child = os.fork()
@@ -332,6 +340,13 @@ def test_forks_while_others_commit(bench):
     done = child(bench, "forks-busy")
     assert (0, "") == (done.returncode, done.stderr)
     assert {"spent": 15, "reserved": 0, "available": 85} == bench.books()
+
+
+def test_a_child_waits_for_none_of_its_parents_calls(bench):
+    """A call that was open at the fork is the parent's: the child closes without it, and the parent charges it once."""
+    done = child(bench, "forks-open")
+    assert (0, "") == (done.returncode, done.stderr)
+    assert {"spent": 5, "reserved": 0, "available": 95} == bench.books()
 
 
 def test_a_child_that_outlives_its_parent_loses_no_charge(bench):
