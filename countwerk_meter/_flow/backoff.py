@@ -17,3 +17,12 @@ FORSAKEN_AFTER: Final = 60.0
 def ceiling(attempt: int, *, base: float, cap: float) -> float:
     """Return the longest wait before attempt `attempt` + 1, in seconds."""
     return min(cap, base * 2 ** min(attempt, 30))
+
+
+def gate_pause(attempt: int, asked: float | None) -> tuple[float, bool]:
+    """
+    Return how long somebody who waits pauses after attempt `attempt`, in seconds, and whether to draw it at random.
+
+    What the ledger asked for (`Retry-After`) is kept to as it is.
+    """
+    return (ceiling(attempt, base=GATE_BASE, cap=GATE_CAP), True) if asked is None else (asked, False)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from countwerk_meter._flow.backoff import GATE_BASE, GATE_CAP, ceiling
+from countwerk_meter._flow.backoff import ceiling, gate_pause
 from countwerk_meter._flow.commands import Now, Send, Sleep
 from countwerk_meter._wire import requests
 from countwerk_meter._wire.models import ResolvedOrder
@@ -92,16 +92,15 @@ def call(request: LedgerRequest, model: type[M], *, timeout: float, retries: int
 
 def _wait(request: LedgerRequest, reply: Reply, attempt: int) -> tuple[float, bool] | None:
     """Return how long to wait before sending again, and whether to draw it at random; None: never send again."""
-    backoff = (ceiling(attempt, base=GATE_BASE, cap=GATE_CAP), True)
     if isinstance(reply, NotSent):
-        return backoff
+        return gate_pause(attempt, None)
     if isinstance(reply, InDoubt):
         if not request.repeatable or (reply.status is not None and 300 <= reply.status < 500 and reply.status != 429):
             return None
-        return backoff if reply.retry_after is None else (reply.retry_after, False)
+        return gate_pause(attempt, reply.retry_after)
     if reply.envelope.status != 429:
         return None
-    return backoff if reply.envelope.retry_after is None else (reply.envelope.retry_after, False)
+    return gate_pause(attempt, reply.envelope.retry_after)
 
 
 def resolve_order(order_id: str, *, wait: float, timeout: float, retries: int) -> Flow[ResolvedOrder]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from countwerk_meter._flow.abandon import Abandon
-from countwerk_meter._flow.backoff import FORSAKEN_AFTER, GATE_BASE, GATE_CAP, ceiling
+from countwerk_meter._flow.backoff import FORSAKEN_AFTER, gate_pause
 from countwerk_meter._flow.begin import Begun, Direct, Held, HeldFor
 from countwerk_meter._flow.commands import Emit, Interrupted, InterruptedInDoubt, Journal, Now, Send, Sleep
 from countwerk_meter._flow.deduct import deduct_request, deducted_amount, settled_fields, tell_charged
@@ -108,7 +108,6 @@ def _until_answered(request: LedgerRequest, deadline: float) -> Flow[tuple[Reply
             reply: Reply = yield Send(request, deadline)
         except Interrupted:
             raise InterruptedInDoubt from None
-        wait, jitter = ceiling(attempt, base=GATE_BASE, cap=GATE_CAP), True
         asked: float | None = None
         if isinstance(reply, Answer):
             if reply.envelope.status != 429:
@@ -116,8 +115,7 @@ def _until_answered(request: LedgerRequest, deadline: float) -> Flow[tuple[Reply
             asked = reply.envelope.retry_after
         elif isinstance(reply, InDoubt):
             doubted, asked = True, reply.retry_after
-        if asked is not None:
-            wait, jitter = asked, False
+        wait, jitter = gate_pause(attempt, asked)
         moment: Moment = yield Now()
         if moment.monotonic + wait >= deadline:
             return reply, doubted

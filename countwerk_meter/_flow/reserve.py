@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from countwerk_meter._flow.abandon import Abandon
-from countwerk_meter._flow.backoff import FORSAKEN_AFTER, GATE_BASE, GATE_CAP, ceiling
+from countwerk_meter._flow.backoff import FORSAKEN_AFTER, gate_pause
 from countwerk_meter._flow.begin import Begin, Begun, Debt, Defer, Deny, Draw, Fail, Held, MarkHeld
 from countwerk_meter._flow.commands import Emit, Interrupted, InterruptedInDoubt, Journal, Now, Send, Sleep
 from countwerk_meter._flow.deduct import deduct
@@ -137,11 +137,11 @@ def _until_answered(request: LedgerRequest, deadline: float) -> Flow[Reply]:
             reply: Reply = yield Send(request, deadline)
         except Interrupted:
             raise InterruptedInDoubt from None
-        wait, jitter = ceiling(attempt, base=GATE_BASE, cap=GATE_CAP), True
         if isinstance(reply, Answer) and reply.envelope.status == 429:
-            if reply.envelope.retry_after is not None:
-                wait, jitter = reply.envelope.retry_after, False
-        elif not isinstance(reply, NotSent):
+            wait, jitter = gate_pause(attempt, reply.envelope.retry_after)
+        elif isinstance(reply, NotSent):
+            wait, jitter = gate_pause(attempt, None)
+        else:
             return reply
         moment: Moment = yield Now()
         if moment.monotonic + wait >= deadline:
