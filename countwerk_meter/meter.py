@@ -149,6 +149,8 @@ class Meter:
             debt_limit=debt_limit,
             settle_with=settle_with,
             on_replay=on_replay,
+            on_crash=on_crash,
+            rounding=rounding,
         )
         self._engine = Engine(
             endpoint,
@@ -156,10 +158,8 @@ class Meter:
             open_journal(journal),
             Telemetry(tracer_provider, meter_provider, on_event),
             prices=loaded,
-            rounding=rounding,
             background=settlement == "background",
             concurrency=settlement_concurrency,
-            on_crash=on_crash,
             require_trace=require_trace,
             http=http,
             own_journal=journal is None or isinstance(journal, str),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from countwerk_meter._flow.books import Operation
 from countwerk_meter._flow.clock import expired_at
 from countwerk_meter._flow.rows import DEDUCT, ChargeRow, ReservationRow
-from countwerk_meter._flow.states import HOLDING, RESTARTABLE, ChargeState, ReservationState
+from countwerk_meter._flow.states import RESTARTABLE, ChargeState, ReservationState
 
 if TYPE_CHECKING:
     from countwerk_meter._flow.books import Books
@@ -56,11 +56,11 @@ class Held:
     until: float | None = None
 
 
-def debt_of(books: Books, ledger: str, account_id: str) -> Debt:
-    """Add up what an account owes."""
+def debt_of(books: Books, charge: ChargeRow) -> Debt:
+    """Add up what a charge's account owes under its key: another key may be another vendor's."""
     deferred = uncollected = 0
     collectable: list[str] = []
-    for row in books.owed(ledger, account_id):
+    for row in books.owed(charge.ledger, charge.principal, charge.account_id):
         owed = row.estimate if row.amount is None else row.share
         if row.state is ChargeState.UNCOLLECTED:
             uncollected += owed
@@ -97,7 +97,7 @@ class Begin(Operation[Begun]):
         begun = _restarted(books, self.charge)
         if begun.charge is None:
             return begun
-        debt = debt_of(books, self.charge.ledger, self.charge.account_id)
+        debt = debt_of(books, self.charge)
         if debt.above(self.debt_limit) or (self.collect and debt.collectable):
             return Begun(charge=begun.charge, debt=debt)
         promised = begun.charge.estimate if self.shared else 0
@@ -167,7 +167,7 @@ class Defer(Operation[Begun]):
         row = books.charge(self.charge.ledger, self.charge.id)
         if row is None or row.epoch != self.charge.epoch or row.state not in RESTARTABLE:
             return Begun(met=row)
-        debt = debt_of(books, row.ledger, row.account_id)
+        debt = debt_of(books, self.charge)
         if debt.uncollected or debt.total + row.estimate > self.debt_limit:
             return Begun(debt=replace(debt, deferred=debt.deferred + row.estimate))
         charge = replace(
@@ -265,7 +265,7 @@ class Fail(Operation[Held]):
                         row, state=refused, open_charges=0, promised=0, sealed=True, reason=self.reason, due_at=None
                     )
                 )
-        return held_by_us(books, self.hold.ledger, self.hold.account_id)
+        return held_by_us(books, self.hold)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,23 +297,22 @@ class Deny(Operation[Held]):
             if begun.epoch:
                 books.save_charge(begun)
             books.save_charge(replace(begun, state=begun.checked_step(ChargeState.DENIED), reason=self.reason))
-        return held_by_us(books, self.charge.ledger, self.charge.account_id)
+        return held_by_us(books, self.charge)
 
 
-def held_by_us(books: Books, ledger: str, account_id: str) -> Held:
+def held_by_us(books: Books, of: ReservationRow | ChargeRow) -> Held:
     """Add up what our own open reservations hold, so that nobody is told to buy what is merely in use."""
-    rows = [row for row in books.open_reservations(ledger, account_id) if row.state in HOLDING]
+    rows = books.open_reservations(of.ledger, of.principal, of.account_id)
     ends = [row.expires_at for row in rows if row.expires_at is not None]
     return Held(sum(row.amount for row in rows), min(ends, default=None))
 
 
 @dataclass(frozen=True, slots=True)
 class HeldFor(Operation[Held]):
-    """Read what our own open reservations hold for an account."""
+    """Read what our own open reservations hold for a charge's account."""
 
     reads: ClassVar[bool] = True
-    ledger: str
-    account_id: str
+    charge: ChargeRow
 
     def apply(self, books: Books) -> Held:
-        return held_by_us(books, self.ledger, self.account_id)
+        return held_by_us(books, self.charge)

@@ -48,11 +48,11 @@ class Books(Protocol):
         """Return the charges that draw on a reservation, in commit order, open ones last."""
         ...
 
-    def open_reservations(self, ledger: str, account_id: str) -> list[ReservationRow]:
-        """Return what may be held for an account."""
+    def open_reservations(self, ledger: str, principal: str, account_id: str) -> list[ReservationRow]:
+        """Return what may be held for an account under this key."""
         ...
 
-    def owed(self, ledger: str, account_id: str) -> list[ChargeRow]:
+    def owed(self, ledger: str, principal: str, account_id: str) -> list[ChargeRow]:
         """Return the account's deducts that are not collected, and its deferred calls that are still open."""
         ...
 
@@ -72,8 +72,40 @@ class Books(Protocol):
         """Return reservations in these states, oldest first."""
         ...
 
-    def owners(self, ledger: str) -> set[str]:
-        """Return the owners of rows that have not ended."""
+    def owners(self, ledger: str, principal: str | None) -> set[str]:
+        """Return the owners of a key's rows that have not ended; None: of every key's."""
+        ...
+
+    def principals(self, ledger: str) -> dict[str, int]:
+        """Return how many rows that have not ended each key has."""
+        ...
+
+    def rename_principal(self, ledger: str, before: str, after: str) -> int:
+        """Give one key's rows that have not ended, and those that wait for a person, to another; return how many."""
+        ...
+
+    def is_dead(self, owner: str) -> bool:
+        """Whether an owner is dead now, and, until this transaction ends, stays so. One that never joined is."""
+        ...
+
+    def reservations_owned(self, ledger: str, owner: str) -> list[ReservationRow]:
+        """Return an owner's holds that have not ended; without those that another transaction is about to move."""
+        ...
+
+    def charges_owned(self, ledger: str, owner: str) -> list[ChargeRow]:
+        """Return an owner's charges that have not ended, oldest first; without those about to be moved."""
+        ...
+
+    def overdue(self, ledger: str, principal: str, before: float, limit: int) -> list[DueRow]:
+        """Return a key's rows that were due by then, whoever owns them; without those about to be moved."""
+        ...
+
+    def ended_charges(self, ledger: str, after: float, before: float, limit: int) -> list[ChargeRow]:
+        """Return charges begun in that time that have ended and say more than a tombstone must, oldest first."""
+        ...
+
+    def forget_reservations(self, ledger: str, before: float, limit: int) -> int:
+        """Delete reservations begun before then that have ended, keeping their ids known; return how many."""
         ...
 
     def carry(self, ledger: str, account_id: str) -> Decimal:

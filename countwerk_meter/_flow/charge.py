@@ -95,7 +95,7 @@ def charge_at_once(terms: Terms, charge: ChargeRow) -> Flow[ChargeRow]:
         if not denial:
             yield Emit("refused", settled_fields(charge, via="deduct", amount=charge.share))
     if denial:
-        held: Held = yield Journal(HeldFor(terms.ledger, charge.account_id))
+        held: Held = yield Journal(HeldFor(charge))
         raise (yield from denied(terms, charge, charge.share, held, deadline))
     raise error
 

@@ -143,6 +143,10 @@ class Commit(Operation[Committed]):
 
     def _late(self, books: Books, charge: ChargeRow) -> Committed:
         """Charge what recovery left out. `exact` then is all that is known: the same truth adds nothing twice."""
+        if charge.state is ChargeState.LOST:
+            # Not lost after all: its process lives, and what it used goes under an id of its own.
+            charge = replace(charge, state=charge.checked_step(ChargeState.CANCELLED))
+            books.save_charge(charge)
         known, exact = Decimal(charge.exact or 0), self.measured.exact
         if exact <= known:
             return Committed(charge)
@@ -160,7 +164,11 @@ class Commit(Operation[Committed]):
 
 @dataclass(frozen=True, slots=True)
 class Release(Operation[Committed]):
-    """End a call that used nothing: nothing used is a cancel (money rule 10)."""
+    """
+    End a call that used nothing: nothing used is a cancel (money rule 10).
+
+    `lost`: nobody knows what it used, and it is not charged; somebody is told, and closes it.
+    """
 
     ledger: str
     charge_id: str
@@ -168,15 +176,19 @@ class Release(Operation[Committed]):
     reason: str
     now: float
     seal: bool = True
+    lost: bool = False
 
     def apply(self, books: Books) -> Committed:
         charge = books.charge(self.ledger, self.charge_id)
-        if charge is None or charge.epoch != self.epoch or charge.state is not ChargeState.OPEN:
+        if charge is None or charge.epoch != self.epoch or charge.state not in {ChargeState.OPEN, ChargeState.LOST}:
             return Committed(charge)
-        done = replace(
-            charge, state=charge.checked_step(ChargeState.CANCELLED), reason=self.reason, exact=None, due_at=None
-        )
+        was_open = charge.state is ChargeState.OPEN
+        state = charge.checked_step(ChargeState.LOST if self.lost else ChargeState.CANCELLED)
+        done = replace(charge, state=state, reason=self.reason, exact=None, due_at=None)
         books.save_charge(done)
+        if not was_open:
+            # Given up as lost, and its process lives after all: it used nothing.
+            return Committed(done)
         row = books.reservation(charge.reservation_key) if charge.reservation_key else None
         if row is not None:
             row = closing(replace(_without(row, charge), sealed=row.sealed or self.seal), self.now)

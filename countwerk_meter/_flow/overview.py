@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from countwerk_meter._flow.books import Books, DueRow
     from countwerk_meter._flow.rows import ChargeRow, ReservationRow
 
-_EVERY = 1_000_000_000
-
 
 @dataclass(frozen=True, slots=True)
 class Agenda:
@@ -68,13 +66,14 @@ class Unsettled(Operation["list[ReservationRow]"]):
 
 @dataclass(frozen=True, slots=True)
 class Owners(Operation["set[str]"]):
-    """Read who owns rows that have not ended."""
+    """Read who owns a key's rows that have not ended; None: every key's."""
 
     reads: ClassVar[bool] = True
     ledger: str
+    principal: str | None = None
 
     def apply(self, books: Books) -> set[str]:
-        return books.owners(self.ledger)
+        return books.owners(self.ledger, self.principal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,6 @@ class Waiting(Operation[bool]):
     owner: str
 
     def apply(self, books: Books) -> bool:
-        # All of them: this owner's may stand behind any number of another's.
-        closing = books.reservations(self.ledger, frozenset({ReservationState.CLOSING}), _EVERY)
-        committed = books.charges(self.ledger, frozenset({ChargeState.COMMITTED}), _EVERY)
-        return any(row.owner == self.owner for row in (*closing, *committed))
+        return any(
+            row.state is ReservationState.CLOSING for row in books.reservations_owned(self.ledger, self.owner)
+        ) or any(row.state is ChargeState.COMMITTED for row in books.charges_owned(self.ledger, self.owner))

@@ -2,25 +2,34 @@
 Taking over what a dead process left behind.
 
 Its open calls follow a stated policy: the last checkpoint, what was reserved, or nothing. Its reserves that may have
-left are in doubt. Everything else is settled as it stands.
+left are in doubt. Everything else is settled as it stands. Rows of another API key are left alone: nothing in the
+contract proves that two keys see the same accounts, and a deduct under the wrong one would charge somebody else.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from countwerk_meter._flow.begin import orphaned
 from countwerk_meter._flow.books import Operation
-from countwerk_meter._flow.ending import Commit, Measured, Release
+from countwerk_meter._flow.commands import Emit, Journal, Now
+from countwerk_meter._flow.deduct import settled_fields
+from countwerk_meter._flow.ending import Commit, Measured, Release, closing
 from countwerk_meter._flow.rows import DEDUCT
-from countwerk_meter._flow.states import WAITING, ChargeState, ReservationState
+from countwerk_meter._flow.states import HOLDING, ChargeState, ReservationState
 
 if TYPE_CHECKING:
-    from countwerk_meter._flow.books import Books
+    from countwerk_meter._flow.books import Books, DueRow
+    from countwerk_meter._flow.commands import Flow, Moment
+    from countwerk_meter._flow.rows import ChargeRow
+    from countwerk_meter._flow.terms import Terms
 
-_EVERY = 1_000_000_000
+PROCESS_DIED: Final = "its process died"
+# A row that has been due for so long, in seconds, has an owner that does not look after it, whether it lives or not.
+OVERDUE_AFTER: Final = 120.0
+_AT_ONCE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,77 +40,175 @@ class Recovered:
     resumed: int = 0
     orphans: int = 0
 
+    def __add__(self, other: Recovered) -> Recovered:
+        return Recovered(self.closed + other.closed, self.resumed + other.resumed, self.orphans + other.orphans)
+
 
 @dataclass(frozen=True, slots=True)
-class Adopt(Operation[Recovered]):
-    """Make a dead owner's rows ours, in one transaction, so that two recoverers never take one row both."""
+class Adopted:
+    """What one transaction took over; `calls` are those that the policy closed, as they stand now."""
+
+    counts: Recovered = Recovered()
+    calls: tuple[ChargeRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned(Operation["tuple[list[str], bool]"]):
+    """Read which owners are dead, and whether any row is overdue: mostly none, and then nothing is written."""
+
+    reads: ClassVar[bool] = True
+    terms: Terms
+    now: float
+
+    def apply(self, books: Books) -> tuple[list[str], bool]:
+        terms = self.terms
+        owners = books.owners(terms.ledger, terms.principal) - {terms.owner}
+        overdue = books.overdue(terms.ledger, terms.principal, self.now - OVERDUE_AFTER, _AT_ONCE)
+        return [owner for owner in sorted(owners) if books.is_dead(owner)], any(
+            _is_anothers(books, row, terms) for row in overdue
+        )
+
+
+def _is_anothers(books: Books, due: DueRow, terms: Terms) -> bool:
+    row = books.reservation(due.key) if due.kind == "reservation" else books.charge(terms.ledger, due.key)
+    return row is not None and row.owner != terms.owner
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt(Operation[Adopted]):
+    """
+    Make a dead owner's rows ours, in one transaction, so that two recoverers never take one row both.
+
+    Whether the owner is dead is decided in the same transaction. One that was only paused and wakes up finds its rows
+    moved on (their epoch), sends nothing for them, and brings what it knows as a late truth (money rule 15).
+    """
 
     durable: ClassVar[bool] = True
-    ledger: str
+    terms: Terms
     dead: str
-    owner: str
-    on_crash: str
     now: float
-    rounding: str = "ceil"
 
-    def apply(self, books: Books) -> Recovered:
-        live = frozenset(
-            {
-                ReservationState.REQUESTED,
-                ReservationState.HELD,
-                ReservationState.CLOSING,
-                ReservationState.ORPHAN_POSSIBLE,
-            }
-        )
-        closed = resumed = orphans = 0
-        for row in books.reservations(self.ledger, live, _EVERY):
-            if row.owner != self.dead:
+    def apply(self, books: Books) -> Adopted:
+        if not books.is_dead(self.dead):
+            return Adopted()
+        terms = self.terms
+        resumed = orphans = 0
+        for row in books.reservations_owned(terms.ledger, self.dead):
+            if row.principal != terms.principal:
                 continue
-            row = replace(row, owner=self.owner, epoch=row.epoch + 1)  # noqa: PLW2901 - the row, moved on
+            ours = replace(row, owner=terms.owner, epoch=row.epoch + 1)
             if row.state is ReservationState.REQUESTED:
                 orphans += 1
-                row = orphaned(books, row, "its process died while reserving", row.created_at)  # noqa: PLW2901
+                ours = orphaned(books, ours, "its process died while reserving", row.created_at)
             else:
                 resumed += 1
-                if row.state is ReservationState.HELD and row.open_charges == 0:
-                    row = replace(  # noqa: PLW2901
-                        row, sealed=True, state=row.checked_step(ReservationState.CLOSING), due_at=self.now
-                    )
-            books.save_reservation(row)
-        for charge in reversed(books.charges(self.ledger, frozenset({ChargeState.OPEN, *WAITING}), _EVERY)):
-            if charge.owner != self.dead:
+                if row.open_charges == 0:
+                    ours = closing(replace(ours, sealed=True), self.now)
+            books.save_reservation(ours)
+        calls: list[ChargeRow] = []
+        for charge in books.charges_owned(terms.ledger, self.dead):
+            if charge.principal != terms.principal:
                 continue
-            charge = replace(charge, owner=self.owner)  # noqa: PLW2901 - the charge, moved on
+            mine = replace(charge, owner=terms.owner)
             if charge.state is not ChargeState.OPEN:
-                books.save_charge(charge)
+                books.save_charge(mine)
                 resumed += 1
             elif charge.via == DEDUCT and charge.amount is not None:
                 # A flat price that may have left: the same id makes no second charge, so it is sent until answered.
                 kept = charge.checked_step(ChargeState.COMMITTED)
-                books.save_charge(replace(charge, state=kept, committed_at=self.now, due_at=self.now))
+                books.save_charge(replace(mine, state=kept, committed_at=self.now, due_at=self.now))
                 resumed += 1
             else:
-                books.save_charge(charge)
-                closed += 1
-                self._close(books, charge.id, charge.epoch, charge.exact, charge.lines, charge.estimate, charge.basis)
-        return Recovered(closed, resumed, orphans)
+                books.save_charge(mine)
+                calls.append(self._close(books, mine))
+        return Adopted(Recovered(len(calls), resumed, orphans), tuple(calls))
 
-    def _close(
-        self,
-        books: Books,
-        charge_id: str,
-        epoch: int,
-        exact: str | None,
-        lines: str | None,
-        estimate: int,
-        basis: str | None,
-    ) -> None:
+    def _close(self, books: Books, charge: ChargeRow) -> ChargeRow:
         measured: Measured | None = None
-        if self.on_crash == "reserved":
-            measured = Measured(Decimal(estimate), "reserved", lines)
-        elif self.on_crash == "checkpoint" and exact is not None:
-            measured = Measured(Decimal(exact), basis or "counted", lines)
-        if measured is None:
-            Release(self.ledger, charge_id, epoch, "its process died", self.now).apply(books)
-        else:
-            Commit(self.ledger, charge_id, epoch, measured, self.now, self.rounding).apply(books)
+        if self.terms.on_crash == "reserved":
+            measured = Measured(Decimal(charge.estimate), "reserved", charge.lines)
+        elif self.terms.on_crash == "checkpoint" and charge.exact is not None:
+            measured = Measured(Decimal(charge.exact), charge.basis or "counted", charge.lines)
+        step = (
+            Release(charge.ledger, charge.id, charge.epoch, PROCESS_DIED, self.now, lost=True)
+            if measured is None
+            else Commit(charge.ledger, charge.id, charge.epoch, measured, self.now, self.terms.rounding)
+        )
+        return step.apply(books).charge or charge
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOverdue(Operation[int]):
+    """
+    Take the rows that their owner, though it seems to live, has left alone for too long: stopped, say, or hung.
+
+    An open reservation is so recovered at its expiry whoever owns it. Should the owner wake up, the epoch has moved.
+    """
+
+    terms: Terms
+    now: float
+
+    def apply(self, books: Books) -> int:
+        terms, before = self.terms, self.now - OVERDUE_AFTER
+        taken = 0
+        for due in books.overdue(terms.ledger, terms.principal, before, _AT_ONCE):
+            if due.kind == "reservation":
+                row = books.reservation(due.key)
+                if row is None or row.owner == terms.owner or row.state not in HOLDING:
+                    continue
+                books.save_reservation(replace(row, owner=terms.owner, epoch=row.epoch + 1, due_at=self.now))
+            else:
+                charge = books.charge(terms.ledger, due.key)
+                if charge is None or charge.owner == terms.owner or charge.due_at is None:
+                    continue
+                books.save_charge(replace(charge, owner=terms.owner, due_at=self.now))
+            taken += 1
+        return taken
+
+
+@dataclass(frozen=True, slots=True)
+class TakeKey(Operation[int]):
+    """
+    Let a rotated API key take over the rows of the one before it; only a person can say that it is the same account.
+
+    Charges that wait for a person come along too. Rows of processes that live stay theirs until those end.
+    """
+
+    durable: ClassVar[bool] = True
+    ledger: str
+    before: str
+    after: str
+
+    def apply(self, books: Books) -> int:
+        return books.rename_principal(self.ledger, self.before, self.after)
+
+
+@dataclass(frozen=True, slots=True)
+class Keys(Operation["dict[str, int]"]):
+    """Read how many rows that have not ended each key has, by its fingerprint."""
+
+    reads: ClassVar[bool] = True
+    ledger: str
+
+    def apply(self, books: Books) -> dict[str, int]:
+        return books.principals(self.ledger)
+
+
+def recover(terms: Terms) -> Flow[Recovered]:
+    """Take over what dead owners left, and what living ones have left alone for too long."""
+    now: Moment = yield Now()
+    found: tuple[list[str], bool] = yield Journal(Abandoned(terms, now.wall))
+    dead, overdue = found
+    total = Recovered()
+    for owner in dead:
+        adopted: Adopted = yield Journal(Adopt(terms, owner, now.wall))
+        total += adopted.counts
+        for call in adopted.calls:
+            fields = settled_fields(call, via=call.via, amount=call.amount or 0)
+            yield Emit("crashed", fields | {"state": str(call.state), "reason": PROCESS_DIED})
+    if overdue:
+        taken: int = yield Journal(TakeOverdue(terms, now.wall))
+        total += Recovered(resumed=taken)
+    if total != Recovered():
+        yield Emit("recovered", {"closed": total.closed, "resumed": total.resumed, "orphans": total.orphans})
+    return total

@@ -51,6 +51,9 @@ class ReservationRow:
     reason: str | None = None
     failures: int = 0
     due_at: float | None = None
+    closed_as: str | None = None  # what somebody found out about an unresolved one: charged, not-charged, written-off
+    note: str | None = None
+    closed_at: float | None = None
 
     def checked_step(self, state: ReservationState) -> ReservationState:
         """Return `state` if it may follow this one (I7)."""
@@ -95,6 +98,9 @@ class ChargeRow:
     committed_at: float | None = None
     failures: int = 0
     due_at: float | None = None
+    closed_as: str | None = None  # what somebody found out about a listed one: charged, not-charged, written-off
+    note: str | None = None
+    closed_at: float | None = None
 
     def checked_step(self, state: ChargeState) -> ChargeState:
         """Return `state` if it may follow this one (I7)."""

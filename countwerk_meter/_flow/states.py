@@ -26,6 +26,7 @@ class ReservationState(StrEnum):
     REFUSED = "refused"  # the ledger made no hold
     ORPHAN_POSSIBLE = "orphan_possible"  # in doubt: may be held until its validity has passed
     UNRESOLVED = "unresolved"  # the client cannot decide; listed until someone closes it
+    CLOSED = "closed"  # someone did
 
 
 class ChargeState(StrEnum):
@@ -39,6 +40,8 @@ class ChargeState(StrEnum):
     SETTLED = "settled"  # the ledger has it
     UNCOLLECTED = "uncollected"  # 402 on a deduct: kept, tried again on a schedule
     UNRESOLVED = "unresolved"  # the client cannot decide; listed until someone closes it
+    LOST = "lost"  # its process died, and nobody knows what it used; listed until someone closes it
+    CLOSED = "closed"  # someone did
 
 
 _R, _C = ReservationState, ChargeState
@@ -51,7 +54,8 @@ RESERVATION_STEPS: Final[Mapping[ReservationState, frozenset[ReservationState]]]
         # Its answer came after all, too late for the call: the hold has a name now and is given back (I4).
         _R.ORPHAN_POSSIBLE: frozenset({_R.EXPIRED, _R.CLOSING}),
         # A late definite success is the one truth that may still arrive after the client gave up deciding.
-        _R.UNRESOLVED: frozenset({_R.CONFIRMED}),
+        _R.UNRESOLVED: frozenset({_R.CONFIRMED, _R.CLOSED}),
+        _R.CLOSED: frozenset({_R.CONFIRMED}),
         _R.CONFIRMED: frozenset(),
         _R.CANCELLED: frozenset(),
         _R.EXPIRED: frozenset(),
@@ -61,13 +65,17 @@ RESERVATION_STEPS: Final[Mapping[ReservationState, frozenset[ReservationState]]]
 
 CHARGE_STEPS: Final[Mapping[ChargeState, frozenset[ChargeState]]] = MappingProxyType(
     {
-        _C.OPEN: frozenset({_C.DENIED, _C.CANCELLED, _C.ORPHANED, _C.COMMITTED, _C.SETTLED}),
+        _C.OPEN: frozenset({_C.DENIED, _C.CANCELLED, _C.ORPHANED, _C.COMMITTED, _C.SETTLED, _C.LOST}),
         _C.DENIED: frozenset({_C.OPEN}),
         _C.CANCELLED: frozenset({_C.OPEN}),
         _C.ORPHANED: frozenset({_C.OPEN}),
         _C.COMMITTED: frozenset({_C.SETTLED, _C.UNCOLLECTED, _C.UNRESOLVED}),
-        _C.UNCOLLECTED: frozenset({_C.SETTLED, _C.UNRESOLVED}),
-        _C.UNRESOLVED: frozenset({_C.SETTLED}),
+        _C.UNCOLLECTED: frozenset({_C.SETTLED, _C.UNRESOLVED, _C.CLOSED}),
+        _C.UNRESOLVED: frozenset({_C.SETTLED, _C.CLOSED}),
+        # Begun anew, or its process was not dead after all and says what it used.
+        _C.LOST: frozenset({_C.OPEN, _C.CANCELLED, _C.CLOSED}),
+        # A late definite success is the truth, whatever somebody closed it as.
+        _C.CLOSED: frozenset({_C.SETTLED}),
         _C.SETTLED: frozenset(),
     }
 )
@@ -75,3 +83,10 @@ CHARGE_STEPS: Final[Mapping[ChargeState, frozenset[ChargeState]]] = MappingProxy
 RESTARTABLE: Final = frozenset(state for state, steps in CHARGE_STEPS.items() if _C.OPEN in steps)
 HOLDING: Final = frozenset({_R.REQUESTED, _R.HELD, _R.CLOSING, _R.ORPHAN_POSSIBLE})
 WAITING: Final = frozenset({_C.COMMITTED, _C.UNCOLLECTED})
+# Rows that settlement or recovery still moves.
+LIVE: Final = frozenset({_C.OPEN, *WAITING})
+# Rows that nothing moves any more, but for a late truth or an id met again.
+ENDED: Final = frozenset({_C.SETTLED, _C.DENIED, _C.CANCELLED, _C.ORPHANED, _C.CLOSED})
+OVER: Final = frozenset({_R.CONFIRMED, _R.CANCELLED, _R.EXPIRED, _R.REFUSED, _R.CLOSED})
+# Charges that wait for a person's decision.
+LISTED: Final = frozenset({_C.UNRESOLVED, _C.UNCOLLECTED, _C.LOST})

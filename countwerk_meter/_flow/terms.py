@@ -12,10 +12,12 @@ class Terms:
 
     Attributes:
         ledger: Base URL; rows of another ledger are never touched.
-        principal: Fingerprint of the API key, not the key.
+        principal: Fingerprint of the API key, not the key. Recovery takes over rows of this key only.
         owner: This process' name in the journal.
         reserve_timeout: Seconds that a gate may take in all, purchase links included (money rule 2).
         settle_timeout: Seconds that one settlement request may take.
+        on_crash: What a dead process' open calls are charged: `checkpoint`, `cancel` or `reserved`.
+        rounding: `ceil` or `carry` (money rule 11).
 
     """
 
@@ -29,3 +31,5 @@ class Terms:
     debt_limit: int = 0
     settle_with: str = "confirm"
     on_replay: str = "refuse"
+    on_crash: str = "checkpoint"
+    rounding: str = "ceil"

@@ -21,9 +21,9 @@ from countwerk_meter._drivers.clock import Clock
 from countwerk_meter._drivers.loops import LoopTransports
 from countwerk_meter._drivers.runtime import CANCELLED_COMMIT_SECONDS, Runtime, committed
 from countwerk_meter._drivers.transport import AsyncHttpxTransport, HttpxTransport
-from countwerk_meter._flow.overview import Agenda, Due, Owners, Waiting
-from countwerk_meter._flow.recover import Adopt, Recovered
-from countwerk_meter._metering.settlement import SettlementThread, passing, traced
+from countwerk_meter._flow.overview import Agenda, Due, Waiting
+from countwerk_meter._flow.recover import Recovered, recover
+from countwerk_meter._metering.settlement import RECOVER_SECONDS, SettlementThread, passing, traced
 from countwerk_meter.errors import CountwerkError, JournalError
 from countwerk_meter.events import EventId, Ordinals, derive
 
@@ -66,10 +66,8 @@ class Engine:
         telemetry: Telemetry,
         *,
         prices: PriceProfile | None,
-        rounding: str,
         background: bool,
         concurrency: int,
-        on_crash: str,
         require_trace: bool,
         http: httpx.Client | None,
         own_journal: bool,
@@ -80,10 +78,8 @@ class Engine:
         self.journal = journal
         self.telemetry = telemetry
         self.prices = prices
-        self.rounding = rounding
         self.background = background
         self._concurrency = concurrency
-        self._on_crash = on_crash
         self._require_trace = require_trace
         self._transport = HttpxTransport(endpoint, http)
         self._ordinals = Ordinals()
@@ -92,6 +88,7 @@ class Engine:
         self._progress = threading.Condition()
         self._lock = threading.Lock()
         self.closed = False
+        self._recover_at = time.monotonic() + RECOVER_SECONDS
         self._open_calls = 0
         self._live()
         _ENGINES.add(self)
@@ -294,6 +291,9 @@ class Engine:
 
     def _fallen_due(self) -> list[tuple[str, str]]:
         try:
+            if time.monotonic() >= self._recover_at:
+                self._recover_at = time.monotonic() + RECOVER_SECONDS
+                self.recover()
             agenda: Agenda = self.journal.run(Due(self.terms.ledger, self.terms.owner, self.now(), _TAKEN_UP))
         except CountwerkError:
             return []
@@ -318,18 +318,9 @@ class Engine:
 
     def recover(self) -> Recovered:
         """Take over what dead processes left in this journal, and settle it."""
-        total = Recovered()
-        for owner in self.journal.run(Owners(self.terms.ledger)):
-            if owner != self.terms.owner and not self.journal.is_alive(owner):
-                adopt = Adopt(self.terms.ledger, owner, self.terms.owner, self._on_crash, self.now(), self.rounding)
-                done = self.journal.run(adopt)
-                total = Recovered(
-                    total.closed + done.closed, total.resumed + done.resumed, total.orphans + done.orphans
-                )
-        if total != Recovered():
-            self.telemetry.event("recovered", dataclasses.asdict(total))
-            if self.background:
-                self.settlement.notify()
+        total = self.runtime.run(recover(self.terms))
+        if total != Recovered() and self.background:
+            self.settlement.notify()
         return total
 
     def flush(self, timeout: float, *, inline: bool = False) -> bool:

@@ -387,7 +387,7 @@ class Reservation:
                 charge.epoch,
                 ending.measured,
                 now,
-                self._engine.rounding,
+                self._engine.terms.rounding,
                 seal=bool(self.fundings),
                 owner=self._engine.terms.owner,
             )

@@ -17,6 +17,7 @@ from countwerk_meter._flow.backoff import PARKED_FOR, SETTLE_BASE, SETTLE_CAP, c
 from countwerk_meter._flow.commands import Emit
 from countwerk_meter._flow.deduct import deduct
 from countwerk_meter._flow.overview import Agenda, Due
+from countwerk_meter._flow.recover import Recovered, recover
 from countwerk_meter._flow.settle import probe, settle
 from countwerk_meter._flow.verdict import Pass, Verdict
 from countwerk_meter.errors import CountwerkError
@@ -39,6 +40,7 @@ _PROBE_BASE: Final = 0.25
 _PROBE_CAP: Final = 30.0
 _BEHIND_SECONDS: Final = 120.0
 _AGAIN_SECONDS: Final = 1.0
+RECOVER_SECONDS: Final = 10.0
 
 
 def passing(terms: Terms, kind: str, key: str) -> Flow[Pass]:
@@ -75,7 +77,7 @@ class SettlementThread:
         telemetry: Telemetry,
         concurrency: int,
         progress: Callable[[], None],
-        chores: Callable[[], bool],
+        retry_kept: Callable[[], bool],
     ) -> None:
         self._runtime = runtime
         self._loops = loops
@@ -84,7 +86,7 @@ class SettlementThread:
         self._telemetry = telemetry
         self._concurrency = concurrency
         self._progress = progress
-        self._chores = chores
+        self._retry_kept = retry_kept
         self._random = random.SystemRandom()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -95,6 +97,7 @@ class SettlementThread:
         self._running: set[tuple[str, str]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._probing: str | None = None
+        self._recover_at = time.monotonic() + RECOVER_SECONDS
         self._not_before = 0.0
         self._parked: dict[str, float] = {}
         self._retry_at: dict[tuple[str, str], float] = {}
@@ -141,8 +144,9 @@ class SettlementThread:
             except CountwerkError:
                 # Locked, or its disk is full: it may be well again, and this thread is the only one that settles.
                 timeout = _AGAIN_SECONDS
-            if self._chores():
+            if self._retry_kept():
                 timeout = min(timeout, _AGAIN_SECONDS)
+            timeout = min(timeout, await self._take_over())
             try:
                 async with asyncio.timeout(timeout):
                     await self._wake.wait()
@@ -151,6 +155,21 @@ class SettlementThread:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._terms.settle_timeout)
         await self._loops.aclose()
+
+    async def _take_over(self) -> float:
+        """Look now and then for what dead or hung processes left; return when to look again, in seconds."""
+        left = self._recover_at - time.monotonic()
+        if left > 0:
+            return left
+        self._recover_at = time.monotonic() + RECOVER_SECONDS
+        if self._probing is None:
+            try:
+                found = await self._runtime.arun(recover(self._terms))
+            except CountwerkError:
+                return _AGAIN_SECONDS
+            if found != Recovered():
+                return 0.0
+        return RECOVER_SECONDS
 
     async def _fill(self) -> float:
         """Start what is due and may start; return how long to sleep, in seconds, unless woken."""

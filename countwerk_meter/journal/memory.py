@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from countwerk_meter._flow.begin import DEFERRED
 from countwerk_meter._flow.books import DueRow
-from countwerk_meter._flow.rows import checked_charge, checked_reservation
-from countwerk_meter._flow.states import HOLDING, WAITING, ChargeState, ReservationState
+from countwerk_meter._flow.rows import ReservationRow, checked_charge, checked_reservation
+from countwerk_meter._flow.states import ENDED, HOLDING, LISTED, LIVE, OVER, ChargeState, ReservationState
 from countwerk_meter.errors import JournalError
 from countwerk_meter.journal.port import Journal, refused, running
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from countwerk_meter._flow.books import Operation
-    from countwerk_meter._flow.rows import ChargeRow, ReservationRow
+    from countwerk_meter._flow.rows import ChargeRow
 
 T = TypeVar("T")
 
@@ -28,7 +30,8 @@ _NEVER = float("inf")
 class _Books:
     """Rows in dicts, with an undo list: an operation that raises leaves nothing behind."""
 
-    def __init__(self) -> None:
+    def __init__(self, alive: set[str]) -> None:
+        self._alive = alive
         self._reservations: dict[str, ReservationRow] = {}
         self._charges: dict[tuple[str, str], ChargeRow] = {}
         self._ids: dict[tuple[str, str], str] = {}
@@ -63,19 +66,18 @@ class _Books:
         rows = [row for row in self._charges.values() if row.reservation_key == reservation_key and row.parent is None]
         return sorted(rows, key=lambda row: (_NEVER if row.committed_at is None else row.committed_at, row.id))
 
-    def open_reservations(self, ledger: str, account_id: str) -> list[ReservationRow]:
+    def open_reservations(self, ledger: str, principal: str, account_id: str) -> list[ReservationRow]:
         return [
             row
             for row in self._reservations.values()
-            if row.ledger == ledger and row.account_id == account_id and row.state in HOLDING
+            if (row.ledger, row.principal, row.account_id) == (ledger, principal, account_id) and row.state in HOLDING
         ]
 
-    def owed(self, ledger: str, account_id: str) -> list[ChargeRow]:
+    def owed(self, ledger: str, principal: str, account_id: str) -> list[ChargeRow]:
         return [
             row
             for row in self._charges.values()
-            if row.ledger == ledger
-            and row.account_id == account_id
+            if (row.ledger, row.principal, row.account_id) == (ledger, principal, account_id)
             and (
                 row.state is ChargeState.UNCOLLECTED
                 or (row.reason == DEFERRED and row.state in {ChargeState.OPEN, ChargeState.COMMITTED})
@@ -110,10 +112,77 @@ class _Books:
         rows = [row for row in self._reservations.values() if row.ledger == ledger and row.state in states]
         return sorted(rows, key=lambda row: (row.created_at, row.key))[:limit]
 
-    def owners(self, ledger: str) -> set[str]:
-        live = {ChargeState.OPEN, *WAITING}
-        held = (row.owner for row in self._reservations.values() if row.ledger == ledger and row.state in HOLDING)
-        return {*held, *(row.owner for row in self._charges.values() if row.ledger == ledger and row.state in live)}
+    def _live(self, ledger: str) -> list[ReservationRow | ChargeRow]:
+        held = [row for row in self._reservations.values() if row.ledger == ledger and row.state in HOLDING]
+        return [*held, *(row for row in self._charges.values() if row.ledger == ledger and row.state in LIVE)]
+
+    def owners(self, ledger: str, principal: str | None) -> set[str]:
+        return {row.owner for row in self._live(ledger) if principal in {None, row.principal}}
+
+    def principals(self, ledger: str) -> dict[str, int]:
+        return dict(Counter(row.principal for row in self._live(ledger)))
+
+    def rename_principal(self, ledger: str, before: str, after: str) -> int:
+        waiting = [row for row in self._charges.values() if row.ledger == ledger and row.state in LISTED - LIVE]
+        moved = [row for row in (*self._live(ledger), *waiting) if row.principal == before]
+        for row in moved:
+            if isinstance(row, ReservationRow):
+                self._put(self._reservations, row.key, replace(row, principal=after))
+            else:
+                self._put(self._charges, (row.ledger, row.id), replace(row, principal=after))
+        return len(moved)
+
+    def is_dead(self, owner: str) -> bool:
+        return owner not in self._alive
+
+    def reservations_owned(self, ledger: str, owner: str) -> list[ReservationRow]:
+        return [
+            row
+            for row in self._reservations.values()
+            if (row.ledger, row.owner) == (ledger, owner) and row.state in HOLDING
+        ]
+
+    def charges_owned(self, ledger: str, owner: str) -> list[ChargeRow]:
+        rows = [
+            row for row in self._charges.values() if (row.ledger, row.owner) == (ledger, owner) and row.state in LIVE
+        ]
+        return sorted(rows, key=lambda row: (row.created_at, row.id))
+
+    def overdue(self, ledger: str, principal: str, before: float, limit: int) -> list[DueRow]:
+        late = [
+            row
+            for row in self._live(ledger)
+            if row.principal == principal and row.due_at is not None and row.due_at <= before
+        ]
+        late.sort(key=lambda row: row.due_at or 0)
+        return [
+            DueRow("reservation", row.key, row.account_id, row.expires_at)
+            if isinstance(row, ReservationRow)
+            else DueRow("charge", row.id, row.account_id, None)
+            for row in late[:limit]
+        ]
+
+    def ended_charges(self, ledger: str, after: float, before: float, limit: int) -> list[ChargeRow]:
+        rows = [
+            row
+            for row in self._charges.values()
+            if row.ledger == ledger
+            and row.state in ENDED
+            and after <= row.created_at < before
+            and (row.lines is not None or row.metadata is not None or row.description is not None)
+        ]
+        return sorted(rows, key=lambda row: (row.created_at, row.id))[:limit]
+
+    def forget_reservations(self, ledger: str, before: float, limit: int) -> int:
+        rows = [
+            row
+            for row in self._reservations.values()
+            if row.ledger == ledger and row.state in OVER and row.created_at < before
+        ]
+        for row in rows[:limit]:
+            self._undo.append((self._reservations, row.key, row))
+            del self._reservations[row.key]
+        return len(rows[:limit])
 
     def carry(self, ledger: str, account_id: str) -> Decimal:
         return self._carry.get((ledger, account_id), Decimal(0))
@@ -134,9 +203,9 @@ class MemoryJournal(Journal):
     """Keeps everything in this process, and loses it with the process."""
 
     def __init__(self) -> None:
-        self._books = _Books()
-        self._lock = threading.Lock()
         self._owners: set[str] = set()
+        self._books = _Books(self._owners)
+        self._lock = threading.Lock()
         self._closed = False
 
     @property

@@ -155,7 +155,7 @@ class SqliteJournal(Journal):
                         future.set_exception(error)
                     jobs = []
             if jobs and db is not None:
-                self._commit(db, SqliteBooks(db), jobs)
+                self._commit(db, SqliteBooks(db, self._locks.is_held), jobs)
             pauses = [job for job in group if isinstance(job, _Pause)]
             if pauses and db is not None:
                 db.close()

@@ -16,15 +16,14 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from decimal import Decimal
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from countwerk_meter._flow.books import DueRow
 from countwerk_meter._flow.rows import DEDUCT, ChargeRow, ReservationRow
-from countwerk_meter._flow.states import CHARGE_STEPS, HOLDING, RESERVATION_STEPS, ChargeState, ReservationState
+from countwerk_meter._flow.states import CHARGE_STEPS, RESERVATION_STEPS, ChargeState, ReservationState
 from countwerk_meter.errors import ConfigurationError, JournalError
+from countwerk_meter.testing.conformance_queries import QueryConformance
 from countwerk_meter.testing.journal_steps import Do, DoDurably, Look, a_charge, a_reservation, filled
 
 if TYPE_CHECKING:
@@ -38,34 +37,19 @@ __all__ = ["Do", "DoDurably", "JournalConformance", "Look", "a_charge", "a_reser
 _C, _R = ChargeState, ReservationState
 
 
-class JournalConformance:
+class JournalConformance(QueryConformance):
     """The port's promises. Needs a fixture `journal`: an open, empty one, closed afterwards."""
-
-    @staticmethod
-    def save(journal: Journal, *rows: ReservationRow | ChargeRow) -> None:
-        """Save rows in one transaction."""
-
-        def step(books: Books) -> None:
-            for row in rows:
-                if isinstance(row, ReservationRow):
-                    books.save_reservation(row)
-                else:
-                    books.save_charge(row)
-
-        journal.run(Do(step))
-
-    @staticmethod
-    def look(journal: Journal, step: Callable[[Books], Any]) -> Any:
-        """Read something."""
-        return journal.run(Look(step))
 
     def test_rows_come_back_whole(self, journal: Journal) -> None:
         """Every field of both rows, whatever is in it."""
         reservation = replace(
             a_reservation("k"),
-            **filled(a_reservation("k"), {"state": _R.CLOSING, "amount": 99, "frozen": 20, "committed": 20}),
+            **filled(
+                a_reservation("k"),
+                {"state": _R.CLOSING, "amount": 99, "frozen": 20, "committed": 20, "closed_as": "charged"},
+            ),
         )
-        charge = replace(a_charge("c"), **filled(a_charge("c"), {"state": _C.COMMITTED}))
+        charge = replace(a_charge("c"), **filled(a_charge("c"), {"state": _C.COMMITTED, "closed_as": "not-charged"}))
         plain_reservation, plain_charge = a_reservation("k2"), a_charge("c2")
         self.save(journal, reservation, charge, plain_reservation, plain_charge)
         for row in (reservation, plain_reservation):
@@ -175,127 +159,6 @@ class JournalConformance:
         for thread in threads:
             thread.join()
         assert self.look(journal, lambda books: books.carry("l", "a")) == 200
-
-    def test_it_knows_the_reservation_ids_of_a_ledger(self, journal: Journal) -> None:
-        """Whatever became of the row; another ledger may use the same (rule 1)."""
-        self.save(journal, a_reservation("k", reservation_id="r", state=_R.CONFIRMED), a_reservation("k2"))
-        known = [
-            self.look(journal, lambda books, at=at: books.knows_reservation_id(*at))
-            for at in (("l", "r"), ("other", "r"), ("l", "r2"))
-        ]
-        assert known == [True, False, False]
-
-    def test_charges_of_a_reservation_come_in_commit_order_open_ones_last(self, journal: Journal) -> None:
-        """Legs are not drawn on it."""
-        on = {"reservation_key": "k"}
-        self.save(
-            journal,
-            a_charge("open", **on),
-            a_charge("late", committed_at=3.0, state=_C.COMMITTED, **on),
-            a_charge("early", committed_at=2.0, state=_C.SETTLED, **on),
-            a_charge("b", committed_at=2.5, **on),
-            a_charge("a", committed_at=2.5, **on),
-            a_charge("early.over", committed_at=2.0, parent="early", **on),
-            a_charge("elsewhere", reservation_key="k2"),
-        )
-        rows = self.look(journal, lambda books: books.charges_of("k"))
-        assert [row.id for row in rows] == ["early", "a", "b", "late", "open"]
-
-    def test_open_reservations_are_what_may_be_held_for_an_account(self, journal: Journal) -> None:
-        """Four states of one account and ledger."""
-        self.save(
-            journal,
-            *(a_reservation(state, state=state) for state in _R),
-            a_reservation("x", account_id="b"),
-            a_reservation("y", ledger="other"),
-        )
-        rows = self.look(journal, lambda books: books.open_reservations("l", "a"))
-        assert {str(state) for state in HOLDING} == {row.key for row in rows}
-
-    def test_owed_is_what_found_no_credits_and_what_was_deferred(self, journal: Journal) -> None:
-        """Deferred calls count while they run and until they are collected (rule 14)."""
-        for reason, state in product(("deferred", None, "odd"), _C):
-            self.save(journal, a_charge(f"{reason}-{state}", state=state, reason=reason))
-        self.save(
-            journal,
-            a_charge("b", account_id="b", state=_C.UNCOLLECTED),
-            a_charge("c", ledger="other", state=_C.UNCOLLECTED),
-        )
-        rows = self.look(journal, lambda books: books.owed("l", "a"))
-        expected = {"deferred-open", "deferred-committed"} | {f"{r}-uncollected" for r in ("deferred", None, "odd")}
-        assert expected == {row.id for row in rows}
-
-    def test_due_rows_come_earliest_expiry_first(self, journal: Journal) -> None:
-        """An owner's rows on one ledger that are due, and no more of them than asked for."""
-        self.save(
-            journal,
-            a_reservation("soon", due_at=9.0, expires_at=50.0),
-            a_reservation("sooner", due_at=10.0, expires_at=40.0),
-            a_reservation("endless", due_at=1.0),
-            a_reservation("not yet", due_at=10.5, expires_at=1.0),
-            a_reservation("never", expires_at=1.0),
-            a_reservation("theirs", due_at=1.0, owner="other"),
-            a_reservation("there", due_at=1.0, ledger="other"),
-            a_charge("c", due_at=0.5),
-            a_charge("theirs", due_at=0.5, owner="other"),
-            a_charge("there", due_at=0.1, ledger="other"),
-        )
-        rows = self.look(journal, lambda books: books.due("l", "o", 10.0, 10))
-        assert [
-            DueRow("reservation", "sooner", "a", 40.0),
-            DueRow("reservation", "soon", "a", 50.0),
-            DueRow("charge", "c", "a", None),
-            DueRow("reservation", "endless", "a", None),
-        ] == rows
-        assert rows[:2] == self.look(journal, lambda books: books.due("l", "o", 10.0, 2))
-        assert self.look(journal, lambda books: books.next_due("l", "o")) == 0.5
-        assert self.look(journal, lambda books: books.next_due("l", "nobody")) is None
-
-    def test_charges_come_newest_first(self, journal: Journal) -> None:
-        """Of one ledger, in these states, so many."""
-        self.save(
-            journal,
-            *(a_charge(f"c{number}", created_at=float(number)) for number in range(5)),
-            a_charge("d", state=_C.SETTLED, created_at=9.0),
-            a_charge("e", ledger="other"),
-        )
-        look = self.look
-        ids = [row.id for row in look(journal, lambda books: books.charges("l", None, 3))]
-        assert ids == ["d", "c4", "c3"]
-        opened = look(journal, lambda books: books.charges("l", frozenset({_C.OPEN, _C.DENIED}), 100))
-        assert [row.id for row in opened] == ["c4", "c3", "c2", "c1", "c0"]
-
-    def test_reservations_come_oldest_first(self, journal: Journal) -> None:
-        """In these states, so many; in none, none."""
-        self.save(
-            journal,
-            *(a_reservation(f"k{number}", created_at=float(number)) for number in range(3)),
-            a_reservation("held", state=_R.HELD),
-            a_reservation("x", ledger="other"),
-        )
-        wanted = frozenset({_R.REQUESTED})
-        rows = self.look(journal, lambda books: books.reservations("l", wanted, 2))
-        assert [row.key for row in rows] == ["k0", "k1"]
-        assert not self.look(journal, lambda books: books.reservations("l", frozenset[ReservationState](), 2))
-
-    def test_owners_are_those_of_rows_that_settlement_still_moves(self, journal: Journal) -> None:
-        """What has ended, or waits for a person, needs no owner."""
-        self.save(
-            journal,
-            *(a_reservation(state, state=state, owner=f"r-{state}") for state in _R),
-            *(a_charge(state, state=state, owner=f"c-{state}") for state in _C),
-            a_charge("x", ledger="other", owner="far"),
-        )
-        moving = {f"c-{state}" for state in (_C.OPEN, _C.COMMITTED, _C.UNCOLLECTED)}
-        assert moving | {f"r-{state}" for state in HOLDING} == self.look(journal, lambda books: books.owners("l"))
-
-    def test_a_fraction_is_kept_exactly_per_account_and_ledger(self, journal: Journal) -> None:
-        """As a decimal, never as a float (rule 11)."""
-        fraction = Decimal("0.1000000000000000000000000000000007")
-        journal.run(Do(lambda books: books.set_carry("l", "a", fraction)))
-        assert fraction == self.look(journal, lambda books: books.carry("l", "a"))
-        for at in (("l", "b"), ("other", "a")):
-            assert self.look(journal, lambda books, at=at: books.carry(*at)) == 0
 
     @pytest.mark.parametrize("before", list(_R))
     def test_it_refuses_every_step_of_a_reservation_that_is_not_in_the_table(

@@ -373,7 +373,8 @@ class World:
         return self.run(deduct(self.terms, id))
 
     def adopt(self, dead="me", owner="heir", on_crash="checkpoint"):
-        done = self.journal.run(Adopt(LEDGER, dead, owner, on_crash, self.wall, self.rounding))
+        terms = replace(self.terms, owner=owner, on_crash=on_crash, rounding=self.rounding)
+        done = self.journal.run(Adopt(terms, dead, self.wall)).counts
         self.terms = replace(self.terms, owner=owner)
         return done
 

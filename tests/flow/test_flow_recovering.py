@@ -35,7 +35,7 @@ def test_each_policy_closes_an_open_call(world, on_crash, kept, amount, basis):
     assert (amount, basis) == (world.charge().amount, world.charge().basis)
     world.settle_until_quiet()
     assert (amount or 0, 0) == (world.spent(), world.held())
-    assert ("settled" if amount else "cancelled") == world.state()
+    assert ("settled" if amount else "lost") == world.state()
 
 
 def test_a_reserve_that_was_out_is_a_possible_orphan(world, say):
