@@ -48,6 +48,10 @@ demo *args:
 bench:
     uv run python tests/benchmarks/round_trip.py
 
+# Write the state diagrams and the outcome table into the rules, from the tables that the code reads.
+rules:
+    uv run python -m countwerk_meter._flow.diagram countwerk_meter/_flow/RULES.md
+
 # Record the wire cassettes again, against the sandbox or the host that COUNTWERK_BASE_URL names.
 record:
     COUNTWERK_RECORD=1 uv run pytest tests/wire

@@ -14,12 +14,13 @@ from countwerk_meter._flow.abandon import Abandon
 from countwerk_meter._flow.backoff import FORSAKEN_AFTER, gate_pause
 from countwerk_meter._flow.begin import Begun, Direct, Held, HeldFor
 from countwerk_meter._flow.commands import Emit, Interrupted, InterruptedInDoubt, Journal, Now, Send, Sleep
-from countwerk_meter._flow.deduct import deduct_request, deducted_amount, settled_fields, tell_charged
+from countwerk_meter._flow.deduct import deduct_request, named_amount, settled_fields, tell_charged
 from countwerk_meter._flow.deducted import Deducted, Recorded
+from countwerk_meter._flow.outcomes import outcome_of, retry_after
 from countwerk_meter._flow.reserve import denied, met_again
 from countwerk_meter._flow.rows import DEDUCT
-from countwerk_meter._flow.states import WAITING, ChargeState
-from countwerk_meter._wire.replies import Answer, InDoubt, to_error
+from countwerk_meter._flow.states import ON_DEDUCT, WAITING, ChargeState, Sequel
+from countwerk_meter._wire.replies import InDoubt, to_error
 from countwerk_meter.errors import LedgerUnavailableError
 
 if TYPE_CHECKING:
@@ -77,12 +78,13 @@ def charge_at_once(terms: Terms, charge: ChargeRow) -> Flow[ChargeRow]:
             yield Journal(recorded(ChargeState.CANCELLED, now, "interrupted"))
         raise
     now = yield Now()
-    if isinstance(reply, Answer) and reply.envelope.ok:
-        actual = deducted_amount(reply)
+    sequel = ON_DEDUCT[outcome_of(reply)]
+    if sequel is Sequel.RECORD:
+        actual = named_amount(reply, "deductedAmount")
         kept: Recorded = yield Journal(Deducted(terms.ledger, charge.id, ChargeState.SETTLED, now.wall, actual=actual))
         yield from tell_charged(charge, actual, kept.late)
         return kept.charge or charge
-    denial = isinstance(reply, Answer) and reply.envelope.status == 402
+    denial = sequel is Sequel.UNCOLLECTED
     error = to_error(request, reply)
     if doubted or not fresh:
         yield Journal(recorded(ChargeState.COMMITTED, now, "in doubt", due=True))
@@ -108,14 +110,10 @@ def _until_answered(request: LedgerRequest, deadline: float) -> Flow[tuple[Reply
             reply: Reply = yield Send(request, deadline)
         except Interrupted:
             raise InterruptedInDoubt from None
-        asked: float | None = None
-        if isinstance(reply, Answer):
-            if reply.envelope.status != 429:
-                return reply, doubted
-            asked = reply.envelope.retry_after
-        elif isinstance(reply, InDoubt):
-            doubted, asked = True, reply.retry_after
-        wait, jitter = gate_pause(attempt, asked)
+        if ON_DEDUCT[outcome_of(reply)] not in {Sequel.BACK_OFF, Sequel.RESEND}:
+            return reply, doubted
+        doubted = doubted or isinstance(reply, InDoubt)
+        wait, jitter = gate_pause(attempt, retry_after(reply))
         moment: Moment = yield Now()
         if moment.monotonic + wait >= deadline:
             return reply, doubted

@@ -10,14 +10,15 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from countwerk_meter._flow.attempts import LoadCharge
-from countwerk_meter._flow.backoff import PARKED_FOR, SETTLE_BASE, SETTLE_CAP, UNCOLLECTED_EVERY, ceiling
+from countwerk_meter._flow.backoff import UNCOLLECTED_EVERY
 from countwerk_meter._flow.commands import Emit, Journal, Now, Send
 from countwerk_meter._flow.deducted import Deducted, Recorded
+from countwerk_meter._flow.outcomes import again, outcome_of, why
 from countwerk_meter._flow.rows import DEDUCT
-from countwerk_meter._flow.states import WAITING, ChargeState
+from countwerk_meter._flow.states import ON_DEDUCT, WAITING, ChargeState, Sequel
 from countwerk_meter._flow.verdict import Pass, Verdict
 from countwerk_meter._wire import requests
-from countwerk_meter._wire.replies import Answer, InDoubt
+from countwerk_meter._wire.replies import Answer
 
 if TYPE_CHECKING:
     from countwerk_meter._flow.commands import Flow, Moment
@@ -44,10 +45,15 @@ def deduct_request(charge: ChargeRow) -> LedgerRequest:
     )
 
 
-def deducted_amount(reply: Answer) -> int | None:
-    """Return the amount that the answer names, if it names a whole one."""
-    amount = reply.envelope.data.get("deductedAmount")
+def named_amount(reply: Reply, field: str) -> int | None:
+    """Return the amount that an answer names, if it names a whole one."""
+    amount = reply.envelope.data.get(field) if isinstance(reply, Answer) else None
     return amount if isinstance(amount, int) and not isinstance(amount, bool) else None
+
+
+def rejected(reply: Reply) -> str:
+    """Return the reason of a charge that the ledger will not take."""
+    return f"rejected: {why(reply)}"
 
 
 def settled_fields(charge: ChargeRow, *, via: str, amount: int) -> dict[str, Any]:
@@ -84,7 +90,8 @@ def deduct(terms: Terms, charge_id: str, deadline: float | None = None, *, relea
     start: Moment = yield Now()
     reply: Reply = yield Send(request, start.monotonic + terms.settle_timeout if deadline is None else deadline)
     now: Moment = yield Now()
-    backoff = now.wall + ceiling(charge.failures, base=SETTLE_BASE, cap=SETTLE_CAP)
+    outcome = outcome_of(reply)
+    following = again(charge, outcome, reply, now)
     account = charge.account_id
 
     def recorded(
@@ -92,35 +99,32 @@ def deduct(terms: Terms, charge_id: str, deadline: float | None = None, *, relea
     ) -> Deducted:
         return Deducted(terms.ledger, charge_id, state, now.wall, reason, due, actual)
 
-    if not isinstance(reply, Answer):
-        wait = reply.retry_after if isinstance(reply, InDoubt) else None
-        due = max(backoff, now.wall + (wait or 0))
-        yield Journal(recorded(ChargeState.COMMITTED, due=due))
-        return Pass(Verdict.DOUBTFUL, account, due, wait=wait)
-    said = reply.envelope
-    if said.ok:
-        kept: Recorded = yield Journal(recorded(ChargeState.SETTLED, actual=deducted_amount(reply)))
-        yield from tell_charged(charge, deducted_amount(reply), kept.late)
-        late = (("charge", kept.late.id),) if kept.late is not None and kept.late.due_at is not None else ()
-        return Pass(Verdict.ENDED, account, charges=(charge_id,), work=late)
-    if said.status == 402:
-        if release_first:
+    match ON_DEDUCT[outcome]:
+        case Sequel.RECORD:
+            actual = named_amount(reply, "deductedAmount")
+            kept: Recorded = yield Journal(recorded(ChargeState.SETTLED, actual=actual))
+            yield from tell_charged(charge, actual, kept.late)
+            late = (("charge", kept.late.id),) if kept.late is not None and kept.late.due_at is not None else ()
+            return Pass(Verdict.ENDED, account, charges=(charge_id,), work=late)
+        case Sequel.UNCOLLECTED if release_first:
             return Pass(Verdict.RELEASE, account, now.wall)
-        due = now.wall + UNCOLLECTED_EVERY
-        kept = yield Journal(recorded(ChargeState.UNCOLLECTED, due=due, reason="insufficient credits"))
-        if charge.state is not ChargeState.UNCOLLECTED and _is(kept, ChargeState.UNCOLLECTED):
-            yield Emit("uncollected", settled_fields(charge, via="deduct", amount=charge.share))
-        return Pass(Verdict.LATER, account, due, charges=(charge_id,))
-    if said.status in {401, 403, 429}:
-        wait = PARKED_FOR if said.status == 403 else said.retry_after or 0.0
-        due = max(backoff, now.wall + wait)
-        yield Journal(recorded(ChargeState.COMMITTED, due=due))
-        verdict = {401: Verdict.PAUSED, 403: Verdict.PARKED, 429: Verdict.LATER}[said.status]
-        return Pass(verdict, account, due, wait=said.retry_after)
-    kept = yield Journal(recorded(ChargeState.UNRESOLVED, reason=f"rejected: {said.code}"))
-    if _is(kept, ChargeState.UNRESOLVED):
-        yield Emit("unresolved", settled_fields(charge, via="deduct", amount=charge.share) | {"reason": said.code})
-    return Pass(Verdict.ENDED, account, charges=(charge_id,))
+        case Sequel.UNCOLLECTED:
+            due = now.wall + UNCOLLECTED_EVERY
+            kept = yield Journal(recorded(ChargeState.UNCOLLECTED, due=due, reason="insufficient credits"))
+            if charge.state is not ChargeState.UNCOLLECTED and _is(kept, ChargeState.UNCOLLECTED):
+                yield Emit("uncollected", settled_fields(charge, via="deduct", amount=charge.share))
+            return Pass(Verdict.LATER, account, due, charges=(charge_id,))
+        case Sequel.UNRESOLVED:
+            reason = rejected(reply)
+            kept = yield Journal(recorded(ChargeState.UNRESOLVED, reason=reason))
+            if _is(kept, ChargeState.UNRESOLVED):
+                yield Emit(
+                    "unresolved", settled_fields(charge, via="deduct", amount=charge.share) | {"reason": why(reply)}
+                )
+            return Pass(Verdict.ENDED, account, charges=(charge_id,))
+        case _:
+            yield Journal(recorded(ChargeState.COMMITTED, due=following.due))
+            return following.passed(account)
 
 
 def _is(kept: Recorded, state: ChargeState) -> bool:

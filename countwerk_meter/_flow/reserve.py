@@ -18,7 +18,8 @@ from countwerk_meter._flow.backoff import FORSAKEN_AFTER, gate_pause
 from countwerk_meter._flow.begin import Begin, Begun, Debt, Defer, Deny, Draw, Fail, Held, MarkHeld
 from countwerk_meter._flow.commands import Emit, Interrupted, InterruptedInDoubt, Journal, Now, Send, Sleep
 from countwerk_meter._flow.deduct import deduct
-from countwerk_meter._flow.states import ChargeState
+from countwerk_meter._flow.outcomes import outcome_of, retry_after, why
+from countwerk_meter._flow.states import ON_RESERVE, ChargeState, Sequel
 from countwerk_meter._flow.verdict import Verdict
 from countwerk_meter._wire import requests
 from countwerk_meter._wire.models import LedgerReservation, PurchaseLinks
@@ -120,7 +121,8 @@ def _reserve(terms: Terms, charge: ChargeRow, hold: ReservationRow, start: Momen
     )
     reply = yield from _until_answered(request, deadline)
     now: Moment = yield Now()
-    if isinstance(reply, Answer) and reply.envelope.ok:
+    if ON_RESERVE[outcome_of(reply)] is Sequel.RECORD:
+        assert isinstance(reply, Answer)
         row = yield from _held(reply, hold, now)
         if row is not None:
             yield Emit("reserved", _fields(charge, amount=row.amount, reservation_id=row.reservation_id))
@@ -137,12 +139,9 @@ def _until_answered(request: LedgerRequest, deadline: float) -> Flow[Reply]:
             reply: Reply = yield Send(request, deadline)
         except Interrupted:
             raise InterruptedInDoubt from None
-        if isinstance(reply, Answer) and reply.envelope.status == 429:
-            wait, jitter = gate_pause(attempt, reply.envelope.retry_after)
-        elif isinstance(reply, NotSent):
-            wait, jitter = gate_pause(attempt, None)
-        else:
+        if ON_RESERVE[outcome_of(reply)] is not Sequel.RETRY:
             return reply
+        wait, jitter = gate_pause(attempt, retry_after(reply))
         moment: Moment = yield Now()
         if moment.monotonic + wait >= deadline:
             return reply
@@ -181,16 +180,16 @@ def _not_held(
     deadline: float,
 ) -> Flow[Gate]:
     """Every other outcome of the reserve row of the outcome table."""
-    if isinstance(reply, Answer) and reply.envelope.status == 402:
+    sequel = ON_RESERVE[outcome_of(reply)]
+    if sequel is Sequel.DENY:
         held: Held = yield Journal(Fail(hold, ChargeState.DENIED, "insufficient credits", now.wall))
         raise (yield from denied(terms, charge, hold.amount, held, deadline))
     error = to_error(request, reply)
-    if isinstance(reply, InDoubt):
-        held = yield Journal(Fail(hold, ChargeState.ORPHANED, reply.reason, now.wall))
-        yield Emit("orphan_possible", _fields(charge, amount=hold.amount, reason=reply.reason))
-    else:
-        held = yield Journal(Fail(hold, ChargeState.CANCELLED, _why(reply), now.wall))
-        yield Emit("refused", _fields(charge, amount=hold.amount, reason=_why(reply)))
+    ended, event = (
+        (ChargeState.ORPHANED, "orphan_possible") if sequel is Sequel.ORPHAN else (ChargeState.CANCELLED, "refused")
+    )
+    held = yield Journal(Fail(hold, ended, why(reply), now.wall))
+    yield Emit(event, _fields(charge, amount=hold.amount, reason=why(reply)))
     if terms.on_unavailable != "defer" or not isinstance(error, LedgerUnavailableError):
         raise error
     deferred: Begun = yield Journal(Defer(charge, terms.debt_limit))
@@ -200,12 +199,6 @@ def _not_held(
         raise (yield from denied(terms, charge, deferred.debt.total, held, deadline))
     yield Emit("deferred", _fields(charge, amount=charge.estimate))
     return Gate(deferred.charge)
-
-
-def _why(reply: Reply) -> str:
-    if isinstance(reply, Answer):
-        return reply.envelope.code or "refused"
-    return reply.reason
 
 
 def _fields(charge: ChargeRow, **more: Any) -> dict[str, Any]:

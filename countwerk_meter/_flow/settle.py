@@ -25,24 +25,37 @@ from countwerk_meter._flow.attempts import (
     OpenAttempt,
     Postpone,
 )
-from countwerk_meter._flow.backoff import PARKED_FOR, SETTLE_BASE, SETTLE_CAP, ceiling
 from countwerk_meter._flow.begin import Forsake
 from countwerk_meter._flow.clock import Life, life_of, surely_over
 from countwerk_meter._flow.commands import Emit, Journal, Now, Send
-from countwerk_meter._flow.deduct import deduct, settled_fields
+from countwerk_meter._flow.deduct import deduct, named_amount, rejected, settled_fields
+from countwerk_meter._flow.outcomes import (
+    again,
+    backoff,
+    outcome_of,
+    outcome_of_cancel,
+    outcome_of_confirm,
+    retry_after,
+    why,
+)
 from countwerk_meter._flow.reserve import described
 from countwerk_meter._flow.rows import CONFIRM, DEDUCT, ChargeRow, ReservationRow
-from countwerk_meter._flow.states import WAITING, ChargeState, ReservationState
+from countwerk_meter._flow.states import (
+    ON_CANCEL,
+    ON_CONFIRM,
+    WAITING,
+    ChargeState,
+    Outcome,
+    ReservationState,
+    Sequel,
+)
 from countwerk_meter._flow.verdict import Pass, Verdict
 from countwerk_meter._wire import requests
-from countwerk_meter._wire.replies import Answer, InDoubt
 
 if TYPE_CHECKING:
     from countwerk_meter._flow.commands import Flow, Moment
     from countwerk_meter._flow.terms import Terms
     from countwerk_meter._wire.replies import Reply
-
-_NOT_FOUND = "RESERVATION_NOT_FOUND"
 
 
 def settle(terms: Terms, key: str) -> Flow[Pass]:
@@ -73,13 +86,11 @@ def probe(terms: Terms, account_id: str) -> Flow[Pass]:
     """Ask for a balance: is the ledger giving definite answers again, and does the key work (money rule 12)."""
     start: Moment = yield Now()
     reply: Reply = yield Send(requests.balance(account_id), start.monotonic + terms.settle_timeout)
-    if not isinstance(reply, Answer):
-        return Pass(Verdict.DOUBTFUL, account_id, wait=reply.retry_after if isinstance(reply, InDoubt) else None)
-    if reply.envelope.status == 401:
+    outcome = outcome_of(reply)
+    if outcome is Outcome.BAD_KEY:
         return Pass(Verdict.PAUSED, account_id)
-    if reply.envelope.status == 429:
-        return Pass(Verdict.DOUBTFUL, account_id, wait=reply.envelope.retry_after)
-    return Pass(Verdict.ENDED, account_id)
+    answered = outcome not in {Outcome.NOT_SENT, Outcome.IN_DOUBT, Outcome.RATE_LIMITED}
+    return Pass(Verdict.ENDED if answered else Verdict.DOUBTFUL, account_id, wait=retry_after(reply))
 
 
 def _forsaken(row: ReservationRow) -> Flow[Pass]:
@@ -136,7 +147,7 @@ def _ledger_time(terms: Terms, row: ReservationRow) -> Flow[tuple[Moment, Pass |
     moment = yield Now()
     if asked.verdict is Verdict.ENDED:
         return moment, None
-    due = moment.wall + ceiling(row.failures, base=SETTLE_BASE, cap=SETTLE_CAP)
+    due = backoff(row, moment)
     yield Journal(Postpone(row.key, due))
     return moment, Pass(asked.verdict, row.account_id, due, wait=asked.wait)
 
@@ -180,51 +191,36 @@ def _confirm(terms: Terms, claim: Claim) -> Flow[Pass]:
     start: Moment = yield Now()
     reply: Reply = yield Send(request, start.monotonic + terms.settle_timeout)
     now = yield Now()
-    backoff = now.wall + ceiling(row.failures, base=SETTLE_BASE, cap=SETTLE_CAP)
-    account = row.account_id
-    if isinstance(reply, InDoubt):
-        due = max(backoff, now.wall + (reply.retry_after or 0))
-        yield Journal(Postpone(row.key, due, doubtful_confirm=True))
-        yield Emit("in_doubt", {"account_id": account, "amount": amount, "reason": reply.reason, "of": "confirm"})
-        return Pass(Verdict.DOUBTFUL, account, due, wait=reply.retry_after)
-    if not isinstance(reply, Answer):
-        yield Journal(CloseAttempt(row.key, CONFIRM, delivered=False, due_at=backoff))
-        return Pass(Verdict.DOUBTFUL, account, backoff)
-    said = reply.envelope
-    if said.ok and said.data.get("confirmed") is not False:
-        return (yield from _confirmed(row, _whole(said.data.get("actualAmount")), now))
-    if said.ok:
-        yield Journal(Postpone(row.key, backoff, doubtful_confirm=True))
-        return Pass(Verdict.DOUBTFUL, account, backoff)
-    if said.status == 402:
-        closed: ReservationRow = yield Journal(CloseAttempt(row.key, CONFIRM, delivered=True, due_at=now.wall))
-        if closed.confirms_open:
-            return (yield from _unresolved(row, "refused in doubt", now))
-        return (yield from _cancel(terms, closed, then_deduct=True))
-    if said.status == 404 and said.code == _NOT_FOUND:
-        return (yield from _vanished(row, now))
-    if said.status in {401, 403, 429}:
-        wait = PARKED_FOR if said.status == 403 else said.retry_after or 0.0
-        due = max(backoff, now.wall + wait)
-        yield Journal(CloseAttempt(row.key, CONFIRM, delivered=said.status == 429, due_at=due))
-        verdict = {401: Verdict.PAUSED, 403: Verdict.PARKED, 429: Verdict.LATER}[said.status]
-        return Pass(verdict, account, due, wait=said.retry_after)
-    return (yield from _unresolved(row, f"rejected: {said.code}", now, closes=CONFIRM))
+    outcome = outcome_of_confirm(reply)
+    following = again(row, outcome, reply, now)
+    match ON_CONFIRM[outcome]:
+        case Sequel.RECORD:
+            ended: Ended = yield Journal(Confirmed(row.key, named_amount(reply, "actualAmount"), now.wall))
+            return (yield from _told(row, ended))
+        case Sequel.RESEND:
+            yield Journal(Postpone(row.key, following.due, doubtful_confirm=True))
+            yield Emit(
+                "in_doubt", {"account_id": row.account_id, "amount": amount, "of": "confirm", "reason": why(reply)}
+            )
+        case Sequel.RULE_5:
+            closed: ReservationRow = yield Journal(CloseAttempt(row.key, CONFIRM, delivered=True, due_at=now.wall))
+            if closed.confirms_open:
+                return (yield from _unresolved(row, "refused in doubt", now))
+            return (yield from _cancel(terms, closed, then_deduct=True))
+        case Sequel.RULE_8:
+            return (yield from _vanished(row, now))
+        case Sequel.UNRESOLVED:
+            return (yield from _unresolved(row, rejected(reply), now, closes=CONFIRM))
+        case _:
+            delivered = outcome is Outcome.RATE_LIMITED
+            yield Journal(CloseAttempt(row.key, CONFIRM, delivered=delivered, due_at=following.due))
+    return following.passed(row.account_id)
 
 
 def _carried(row: ReservationRow, charges: list[ChargeRow]) -> str:
     if len(charges) == 1:
         return described(row.description, charges[0].id)
     return described(row.description, f"{charges[0].id} and {len(charges) - 1} more")
-
-
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _confirmed(row: ReservationRow, actual: int | None, now: Moment) -> Flow[Pass]:
-    ended: Ended = yield Journal(Confirmed(row.key, actual, now.wall))
-    return (yield from _told(row, ended))
 
 
 def _told(row: ReservationRow, ended: Ended) -> Flow[Pass]:
@@ -270,31 +266,27 @@ def _cancel(terms: Terms, row: ReservationRow, *, then_deduct: bool = False) -> 
     request = requests.cancel(opened.reservation_id, reason="charged otherwise" if row.committed else "nothing used")
     reply: Reply = yield Send(request, start.monotonic + terms.settle_timeout)
     now: Moment = yield Now()
-    backoff = now.wall + ceiling(row.failures, base=SETTLE_BASE, cap=SETTLE_CAP)
-    if isinstance(reply, InDoubt):
-        if then_deduct and life_of(row, now) is not Life.ALIVE:
-            return (yield from _unresolved(row, "expired", now))
-        due = max(backoff, now.wall + (reply.retry_after or 0))
-        yield Journal(Postpone(row.key, due))
-        return Pass(Verdict.DOUBTFUL, account, due, wait=reply.retry_after)
-    if not isinstance(reply, Answer):
-        yield Journal(CloseAttempt(row.key, CANCEL, delivered=False, due_at=backoff))
-        return Pass(Verdict.DOUBTFUL, account, backoff)
-    said = reply.envelope
-    if said.ok and said.data.get("cancelled") is True:
-        return (yield from _ended(row, ReservationState.CANCELLED, None, now, deduct=then_deduct))
-    if said.ok or said.code == _NOT_FOUND:
-        if then_deduct:
+    outcome = outcome_of_cancel(reply)
+    following = again(row, outcome, reply, now)
+    match ON_CANCEL[outcome]:
+        case Sequel.RECORD if outcome is Outcome.DONE:
+            return (yield from _ended(row, ReservationState.CANCELLED, None, now, deduct=then_deduct))
+        case Sequel.RECORD if then_deduct:
             return (yield from _unresolved(row, "expired", now, closes=CANCEL))
-        return (yield from _ended(row, ReservationState.CANCELLED, "not found", now))
-    if said.status in {401, 403, 429}:
-        due = max(backoff, now.wall + (PARKED_FOR if said.status == 403 else said.retry_after or 0.0))
-        yield Journal(CloseAttempt(row.key, CANCEL, delivered=False, due_at=due))
-        verdict = {401: Verdict.PAUSED, 403: Verdict.PARKED, 429: Verdict.LATER}[said.status]
-        return Pass(verdict, account, due, wait=said.retry_after)
-    reason = f"rejected: {said.code}"
-    yield Emit("unresolved", {"account_id": account, "operation": row.operation, "amount": 0, "reason": reason})
-    return (yield from _unresolved(row, reason, now, closes=CANCEL))
+        case Sequel.RECORD:
+            return (yield from _ended(row, ReservationState.CANCELLED, "not found", now))
+        case Sequel.RESEND if then_deduct and life_of(row, now) is not Life.ALIVE:
+            return (yield from _unresolved(row, "expired", now))
+        case Sequel.RESEND:
+            yield Journal(Postpone(row.key, following.due))
+        case Sequel.UNRESOLVED:
+            reason = rejected(reply)
+            fields = {"account_id": account, "operation": row.operation, "amount": 0, "reason": reason}
+            yield Emit("unresolved", fields)
+            return (yield from _unresolved(row, reason, now, closes=CANCEL))
+        case _:
+            yield Journal(CloseAttempt(row.key, CANCEL, delivered=False, due_at=following.due))
+    return following.passed(account)
 
 
 def _ended(

@@ -1,7 +1,8 @@
 """
-The states of a reservation and of a charge, and the steps between them: theory first, code only reads these tables.
+The tables: the states of a reservation and of a charge, the steps between them, and what each outcome leads to.
 
-A step that is not in a table is a bug, and is refused before it is written (I7).
+Theory first; code only reads these tables, and RULES.md is written from them. A step that is not in a table is a bug,
+and is refused before it is written (I7).
 """
 
 from __future__ import annotations
@@ -90,3 +91,70 @@ ENDED: Final = frozenset({_C.SETTLED, _C.DENIED, _C.CANCELLED, _C.ORPHANED, _C.C
 OVER: Final = frozenset({_R.CONFIRMED, _R.CANCELLED, _R.EXPIRED, _R.REFUSED, _R.CLOSED})
 # Charges that wait for a person's decision.
 LISTED: Final = frozenset({_C.UNRESOLVED, _C.UNCOLLECTED, _C.LOST})
+
+
+class Outcome(StrEnum):
+    """What became of one request, as far as it matters to what follows (money rule 1)."""
+
+    DONE = "done"
+    NOT_SENT = "NotSent"
+    NO_CREDITS = "402"
+    RATE_LIMITED = "429"
+    BAD_KEY = "401"
+    FORBIDDEN = "403"
+    REJECTED = "400, 409, other 4xx"
+    NOT_FOUND = "404"  # RESERVATION_NOT_FOUND, and nothing else; a cancel that says `cancelled: false` counts as one
+    IN_DOUBT = "in doubt (5xx too)"
+
+
+class Sequel(StrEnum):
+    """What follows."""
+
+    RECORD = "record it"
+    BACK_OFF = "not applied: back off"
+    RESEND = "the attempt stays open: send again, as long as that can do no harm"
+    PAUSE = "pause all settlement, alert"
+    PARK = "park that account, alert"
+    UNRESOLVED = "unresolved"
+    RULE_5 = "a cancel, whose `true` alone allows deducts (rule 5), else unresolved"
+    RULE_8 = "rule 8"
+    UNCOLLECTED = "`uncollected`"
+    RETRY = "retry inside the budget, then raise"
+    DENY = "`InsufficientCreditsError` with purchase options; a `denied` tombstone stays"
+    RAISE = "raise"
+    ORPHAN = "never sent again: `LedgerUnavailableError(in_doubt=True)`, or defer"
+
+
+_O, _S = Outcome, Sequel
+_SETTLING: Final = {
+    _O.DONE: _S.RECORD,
+    _O.NOT_SENT: _S.BACK_OFF,
+    _O.RATE_LIMITED: _S.BACK_OFF,
+    _O.BAD_KEY: _S.PAUSE,
+    _O.FORBIDDEN: _S.PARK,
+    _O.REJECTED: _S.UNRESOLVED,
+    _O.IN_DOUBT: _S.RESEND,
+}
+
+ON_RESERVE: Final[Mapping[Outcome, Sequel]] = MappingProxyType(
+    {
+        _O.DONE: _S.RECORD,
+        _O.NOT_SENT: _S.RETRY,
+        _O.NO_CREDITS: _S.DENY,
+        _O.RATE_LIMITED: _S.RETRY,
+        _O.BAD_KEY: _S.RAISE,
+        _O.FORBIDDEN: _S.RAISE,
+        _O.REJECTED: _S.RAISE,
+        _O.NOT_FOUND: _S.RAISE,
+        _O.IN_DOUBT: _S.ORPHAN,
+    }
+)
+ON_CONFIRM: Final[Mapping[Outcome, Sequel]] = MappingProxyType(
+    {**_SETTLING, _O.NO_CREDITS: _S.RULE_5, _O.NOT_FOUND: _S.RULE_8}
+)
+ON_CANCEL: Final[Mapping[Outcome, Sequel]] = MappingProxyType(
+    {**_SETTLING, _O.NO_CREDITS: _S.UNRESOLVED, _O.NOT_FOUND: _S.RECORD}
+)
+ON_DEDUCT: Final[Mapping[Outcome, Sequel]] = MappingProxyType(
+    {**_SETTLING, _O.NO_CREDITS: _S.UNCOLLECTED, _O.NOT_FOUND: _S.UNRESOLVED}
+)

@@ -6,6 +6,7 @@ import contextlib
 import pytest
 
 from countwerk_meter import Meter
+from countwerk_meter.testing.journal_steps import Do, Look
 
 PRICES = {
     "profileVersionId": "test-1",
@@ -54,6 +55,13 @@ class Bench:
 
     def counts(self):
         return {path.rsplit("/", 1)[-1]: count for path, count in self.control.requests()["counts"].items()}
+
+    def rows(self, meter, state):
+        """The journal's reservations in a state."""
+        return meter.journal.run(Look(lambda books: books.reservations(meter._engine.terms.ledger, {state}, 99)))
+
+    def save(self, meter, row):
+        meter.journal.run(Do(lambda books: books.save_reservation(row)))
 
     def named(self, event):
         return [fields for name, fields in self.events if name == event]
