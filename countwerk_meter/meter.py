@@ -351,7 +351,9 @@ class Meter:
         """
         row = self._flat(account_id, operation, price, usage_event_id, description, metadata, step)
         try:
-            return Charge.of(self._engine.runtime.run(charge_at_once(self._engine.terms, row)))
+            return Charge.of(
+                self._engine.runtime.run(charge_at_once(self._engine.terms, row), within=self._engine.patience)
+            )
         finally:
             self._nudge()
 
@@ -369,7 +371,9 @@ class Meter:
         """Do what `deduct` does, on the running event loop."""
         row = self._flat(account_id, operation, price, usage_event_id, description, metadata, step)
         try:
-            return Charge.of(await self._engine.runtime.arun(charge_at_once(self._engine.terms, row)))
+            return Charge.of(
+                await self._engine.runtime.arun(charge_at_once(self._engine.terms, row), within=self._engine.patience)
+            )
         finally:
             self._nudge()
 

@@ -37,6 +37,11 @@ CANCELLED_COMMIT_SECONDS = 0.1
 class Submits(Protocol):
     """A journal, as the drivers need it."""
 
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        ...
+
     def submit(self, operation: Operation[T]) -> Future[T]:
         """Queue one operation; the future has its result once it is committed."""
         ...
@@ -72,8 +77,13 @@ class Runtime:
         self._listener = listener
         self._random = random.SystemRandom()
 
-    def run(self, flow: Flow[T]) -> T:
-        """Run a flow on the calling thread."""
+    def run(self, flow: Flow[T], *, within: float | None = None) -> T:
+        """
+        Run a flow on the calling thread.
+
+        `within`: seconds after which it no longer waits for the journal (I6); what it began is given up then.
+        """
+        until = _until(within)
         reply: Any = None
         failure: Exception | None = None
         while True:
@@ -89,19 +99,23 @@ class Runtime:
                     reply = self._transport.send(command.request, command.deadline)
                     self._heard(command, reply, sent)
                 elif isinstance(command, Journal):
-                    reply = self._submit(command).result()
+                    reply = self._submit(command).result(_left(until))
                 elif isinstance(command, Sleep):
                     time.sleep(self._pause(command))
                 else:
                     reply = self._quick(command)
             except JournalError as error:
                 failure = error
+            except TimeoutError:
+                self._interrupt(flow)
+                raise self._too_slow() from None
             except BaseException:
                 self._interrupt(flow)
                 raise
 
-    async def arun(self, flow: Flow[T]) -> T:
-        """Run a flow on the running event loop."""
+    async def arun(self, flow: Flow[T], *, within: float | None = None) -> T:
+        """Run a flow on the running event loop; `within` as in `run`."""
+        until = _until(within)
         reply: Any = None
         failure: Exception | None = None
         while True:
@@ -117,16 +131,24 @@ class Runtime:
                     reply = await transport.send(command.request, command.deadline)
                     self._heard(command, reply, sent)
                 elif isinstance(command, Journal):
-                    reply = await committed(self._submit(command))
+                    async with asyncio.timeout(_left(until)):
+                        reply = await committed(self._submit(command))
                 elif isinstance(command, Sleep):
                     await asyncio.sleep(self._pause(command))
                 else:
                     reply = self._quick(command)
             except JournalError as error:
                 failure = error
+            except TimeoutError:
+                self._interrupt(flow)
+                raise self._too_slow() from None
             except BaseException:
                 self._interrupt(flow)
                 raise
+
+    def _too_slow(self) -> JournalError:
+        name = "" if self._journal is None else f" {self._journal.name}"
+        return JournalError(f"the journal{name} did not answer in time: another process locks it, or its disk hangs")
 
     def _submit(self, command: Journal) -> Future[Any]:
         assert self._journal is not None
@@ -168,6 +190,14 @@ class Runtime:
         self._clock.heard(getattr(reply, "server_time", None), sent)
         seconds = self._clock.now().monotonic - sent.monotonic
         self._listener.latency(command.request.name, seconds, type(reply).__name__)
+
+
+def _until(within: float | None) -> float | None:
+    return None if within is None else time.monotonic() + within
+
+
+def _left(until: float | None) -> float | None:
+    return None if until is None else max(until - time.monotonic(), 0.0)
 
 
 def wait_briefly(future: Future[T]) -> T | None:

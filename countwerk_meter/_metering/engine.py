@@ -15,6 +15,7 @@ import threading
 import time
 import uuid
 import weakref
+from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from countwerk_meter._drivers.clock import Clock
@@ -53,6 +54,7 @@ _ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
 _AT_EXIT_SECONDS = 2.0
 # Rows that an inline settlement takes up beside its own.
 _TAKEN_UP = 4
+_LAST_WORD_SECONDS = 0.25
 
 
 class Engine:
@@ -127,7 +129,7 @@ class Engine:
             with self._lock:
                 if self._pid != os.getpid():
                     self._live()
-        if self._kept and self._retry_kept():
+        if self._kept and self._retry_kept(self.terms.reserve_timeout):
             raise JournalError(
                 f"the journal {self.journal.name} cannot be written, so no new call is let through; "
                 f"{len(self._kept)} charges wait in memory"
@@ -143,6 +145,11 @@ class Engine:
         self._progress = threading.Condition()
         self._open_calls = 0
         self._kept = {}
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a gate waits for the journal: its budget, and a moment to write down how it ended (I6)."""
+        return self.terms.reserve_timeout + _LAST_WORD_SECONDS
 
     def now(self) -> float:
         """Return this machine's time, POSIX seconds."""
@@ -216,13 +223,25 @@ class Engine:
             self.settlement.notify()
         self.progressed()
 
-    def _retry_kept(self) -> bool:
-        """Try again what could not be written; whether something is still left."""
-        with self._lock:
+    def _retry_kept(self, seconds: float | None = None) -> bool:
+        """Try again what could not be written, until one fails or time is up; whether something is still left."""
+        deadline = None if seconds is None else time.monotonic() + seconds
+        if not self._lock.acquire(timeout=-1 if seconds is None else seconds):
+            return True
+        try:
             for operation, charge in list(self._kept.values()):
                 future = self.journal.submit(operation)
-                if future.exception() is None:
-                    self._committed(operation, charge, future)
+                if deadline is not None:
+                    wait([future], max(deadline - time.monotonic(), 0))
+                if not future.done() and deadline is not None:
+                    # It is queued: whoever looks next sees that it was written.
+                    future.add_done_callback(lambda done, it=operation, of=charge: self._committed(it, of, done))
+                    return True
+                if future.exception() is not None:
+                    break
+                self._committed(operation, charge, future)
+        finally:
+            self._lock.release()
         return bool(self._kept)
 
     def outcome(self, future: Future[Committed], *, brief: bool = False) -> Committed | None:
@@ -328,9 +347,13 @@ class Engine:
         inline = inline or not self.background
         deadline = time.monotonic() + timeout
         while True:
-            agenda: Agenda = self.journal.run(Due(self.terms.ledger, self.terms.owner, self.now(), 64))
-            soon = agenda.next_due is not None and agenda.next_due < self.now() + timeout
-            if not agenda.rows and not self._kept and not (soon and self._waiting()):
+            try:
+                agenda = self._ask(Due(self.terms.ledger, self.terms.owner, self.now(), 64), deadline)
+                soon = agenda.next_due is not None and agenda.next_due < self.now() + timeout
+                moving = soon and self._ask(Waiting(self.terms.ledger, self.terms.owner), deadline)
+            except TimeoutError:
+                return False
+            if not agenda.rows and not self._kept and not moving:
                 return True
             left = deadline - time.monotonic()
             if left <= 0:
@@ -343,8 +366,9 @@ class Engine:
                 self.settlement.notify()
                 self.wait_for_progress(left)
 
-    def _waiting(self) -> bool:
-        return self.journal.run(Waiting(self.terms.ledger, self.terms.owner))
+    def _ask(self, operation: Operation[T], deadline: float) -> T:
+        """Read the journal, which may be locked or hang: no longer than until the deadline, and a moment at least."""
+        return self.journal.submit(operation).result(max(deadline - time.monotonic(), _LAST_WORD_SECONDS))
 
     def close(self, timeout: float, *, at_exit: bool = False) -> bool:
         """

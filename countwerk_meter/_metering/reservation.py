@@ -205,7 +205,7 @@ class Reservation:
         if self._steps_aside():
             return self
         with self._engine.gate_span(self):
-            self._passed(self._engine.runtime.run(gate_flow(self)))
+            self._passed(self._engine.runtime.run(gate_flow(self), within=self._engine.patience))
         return self
 
     async def abegin(self) -> Self:
@@ -213,7 +213,7 @@ class Reservation:
         if self._steps_aside():
             return self
         with self._engine.gate_span(self):
-            task = asyncio.ensure_future(self._engine.runtime.arun(gate_flow(self)))
+            task = asyncio.ensure_future(self._engine.runtime.arun(gate_flow(self), within=self._engine.patience))
             self._engine.keep(task)
             try:
                 gate = await asyncio.shield(task)

@@ -223,6 +223,10 @@ class MemoryJournal(Journal):
             except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to whoever waits
                 self._books.roll_back()
                 failure = refused(self.name, error)
+            except BaseException:
+                # Ctrl-C in the middle of a step: none of it happened.
+                self._books.roll_back()
+                raise
         # Outside the lock: whoever is called back may submit again.
         if failure is None:
             future.set_result(result)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from countwerk_meter.errors import JournalError
 from countwerk_meter.journal.owners import OwnerLocks
 from countwerk_meter.journal.port import Journal, refused, running
-from countwerk_meter.journal.sqlite_file import opened
+from countwerk_meter.journal.sqlite_file import BUSY_SECONDS, opened
 from countwerk_meter.journal.sqlite_rows import SqliteBooks
 
 if TYPE_CHECKING:
@@ -127,7 +127,8 @@ class SqliteJournal(Journal):
             self._closed = True
             self._queue.put(None)
         if self._pid == os.getpid():
-            self._thread.join()
+            # Bounded: a disk that hangs must not keep the process from ending; what was committed is there.
+            self._thread.join(2 * BUSY_SECONDS)
         self._locks.release_all()
 
     def _write(
