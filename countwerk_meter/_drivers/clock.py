@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Final
 
@@ -34,6 +35,14 @@ class Clock:
         heard = self._heard
         if server_time is not None and (heard is None or sent.monotonic >= heard[1].monotonic):
             self._heard = server_time, sent
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass on the calling thread."""
+        time.sleep(seconds)
+
+    async def asleep(self, seconds: float) -> None:
+        """Let time pass on the running event loop."""
+        await asyncio.sleep(seconds)
 
     def now(self) -> Moment:
         """Return one reading of all three."""

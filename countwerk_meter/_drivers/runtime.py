@@ -101,7 +101,7 @@ class Runtime:
                 elif isinstance(command, Journal):
                     reply = self._submit(command).result(_left(until))
                 elif isinstance(command, Sleep):
-                    time.sleep(self._pause(command))
+                    self._clock.sleep(self._pause(command))
                 else:
                     reply = self._quick(command)
             except JournalError as error:
@@ -134,7 +134,7 @@ class Runtime:
                     async with asyncio.timeout(_left(until)):
                         reply = await committed(self._submit(command))
                 elif isinstance(command, Sleep):
-                    await asyncio.sleep(self._pause(command))
+                    await self._clock.asleep(self._pause(command))
                 else:
                     reply = self._quick(command)
             except JournalError as error:

@@ -132,7 +132,7 @@ def test_a_charge_that_carries_to_0_is_settled_and_met_again_adds_nothing(world)
     world.commit(gate, "0.4")
     assert ("settled", 0, None) == (world.state(), world.charge().amount, world.charge().due_at)
     assert world.commit(gate, "0.4").late == 0
-    assert Decimal("0.4") == world.journal._books.carry(world.terms.ledger, "acct")
+    assert Decimal("0.4") == world.carry()
 
 
 def test_unknown_usage_is_the_estimate_at_most_what_is_left_of_its_hold(world):

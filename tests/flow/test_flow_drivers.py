@@ -96,9 +96,9 @@ def drive(request):
 def test_every_command_is_answered(drive, monkeypatch):
     """Send, Journal, Now, Emit and Sleep."""
     slept = []
-    monkeypatch.setattr(runtime_module.time, "sleep", slept.append)
+    monkeypatch.setattr(clock_module.time, "sleep", slept.append)
     real = asyncio.sleep
-    monkeypatch.setattr(runtime_module.asyncio, "sleep", lambda seconds: (slept.append(seconds), real(0))[1])
+    monkeypatch.setattr(clock_module.asyncio, "sleep", lambda seconds: (slept.append(seconds), real(0))[1])
 
     def flow():
         seen = [(yield Journal("step"))]
@@ -180,8 +180,8 @@ def test_a_commit_or_a_sleep_that_is_cut_short_is_told_too(drive, monkeypatch):
     def cut(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runtime_module.time, "sleep", cut)
-    monkeypatch.setattr(runtime_module.asyncio, "sleep", cut)
+    monkeypatch.setattr(clock_module.time, "sleep", cut)
+    monkeypatch.setattr(clock_module.asyncio, "sleep", cut)
     with pytest.raises(KeyboardInterrupt):
         drive(flow(Sleep(9), log))
     assert ["done taken back"] * 2 == log

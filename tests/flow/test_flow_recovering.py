@@ -41,7 +41,7 @@ def test_each_policy_closes_an_open_call(world, on_crash, kept, amount, basis):
 def test_a_reserve_that_was_out_is_a_possible_orphan(world, say):
     """It is never sent again (rule 3)."""
     world.then(say.cut)
-    world._interrupt = lambda flow: None  # the process dies: nothing is written down any more
+    world.dies = True  # the process dies: nothing is written down any more
     world.cut(world.reserve)
     assert Recovered(orphans=1) == world.adopt()
     (row,) = world.all_holds()
@@ -76,7 +76,7 @@ def test_a_hold_without_open_calls_is_given_back(world):
 
 def test_a_flat_price_that_may_have_left_is_sent_until_it_is_answered(world, say):
     """The same id makes no second charge."""
-    world._interrupt = lambda flow: None
+    world.dies = True
     world.then(lambda w, r: (w.modelled(r), say.cut(w, r)))
     world.cut(world.deduct_now)
     assert "open" == world.state("d1")
@@ -204,7 +204,7 @@ def test_a_late_truth_is_carried_like_any_other(world):
     assert 2 == world.charge().amount
     assert [0, 0] == [world.commit(gate, "2.6").late, world.commit(gate, "2.9").late]
     assert [1, 0] == [world.commit(gate, "3.1").late, world.commit(gate, "3.1").late]
-    assert Decimal("0.1") == world.journal._books.carry(world.terms.ledger, "acct")
+    assert Decimal("0.1") == world.carry()
 
 
 def test_a_commit_that_is_tried_again_charges_once(world):

@@ -1,7 +1,8 @@
 """
 A Hypothesis state machine over the real flows, a journal and a model ledger, with faults as data.
 
-After each run the world heals, settles until quiet, and the ledger's own books are held against the journal: I1 to I5, I8.
+First safety: after each step I1 and I2 hold. Then healing and liveness: no more faults, settle until quiet, and hold the
+ledger's own books against the journal: I1 to I5, I8. The same for every store, and for both drivers of the package.
 """
 
 import os
