@@ -58,15 +58,7 @@ def rejected(reply: Reply) -> str:
 
 def settled_fields(charge: ChargeRow, *, via: str, amount: int) -> dict[str, Any]:
     """Return what an event says of a charge that the ledger has."""
-    return {
-        "usage_event_id": charge.id,
-        "account_id": charge.account_id,
-        "operation": charge.operation,
-        "amount": amount,
-        "basis": charge.basis,
-        "via": via,
-        "trace_id": charge.trace_id,
-    }
+    return charge.named() | {"amount": amount, "basis": charge.basis, "via": via, "trace_id": charge.trace_id}
 
 
 def deduct(terms: Terms, charge_id: str, deadline: float | None = None, *, release_first: bool = False) -> Flow[Pass]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -94,7 +94,9 @@ def reserve(terms: Terms, charge: ChargeRow, hold: ReservationRow, *, shared: bo
         doubt = isinstance(cut, InterruptedInDoubt)
         yield Journal(Abandon(charge, now.wall, hold, doubt))
         if doubt:
-            yield Emit("orphan_possible", _fields(charge, amount=hold.amount, reason="interrupted while reserving"))
+            yield Emit(
+                "orphan_possible", charge.named() | {"amount": hold.amount, "reason": "interrupted while reserving"}
+            )
         raise
 
 
@@ -125,7 +127,7 @@ def _reserve(terms: Terms, charge: ChargeRow, hold: ReservationRow, start: Momen
         assert isinstance(reply, Answer)
         row = yield from _held(reply, hold, now)
         if row is not None:
-            yield Emit("reserved", _fields(charge, amount=row.amount, reservation_id=row.reservation_id))
+            yield Emit("reserved", charge.named() | {"amount": row.amount, "reservation_id": row.reservation_id})
             return Gate(charge, row)
         reply = InDoubt("the answer names no new reservation")
     return (yield from _not_held(terms, charge, hold, request, reply, now, deadline))
@@ -189,7 +191,7 @@ def _not_held(
         (ChargeState.ORPHANED, "orphan_possible") if sequel is Sequel.ORPHAN else (ChargeState.CANCELLED, "refused")
     )
     held = yield Journal(Fail(hold, ended, why(reply), now.wall))
-    yield Emit(event, _fields(charge, amount=hold.amount, reason=why(reply)))
+    yield Emit(event, charge.named() | {"amount": hold.amount, "reason": why(reply)})
     if terms.on_unavailable != "defer" or not isinstance(error, LedgerUnavailableError):
         raise error
     deferred: Begun = yield Journal(Defer(charge, terms.debt_limit))
@@ -197,17 +199,8 @@ def _not_held(
         raise error
     if deferred.charge is None:
         raise (yield from denied(terms, charge, deferred.debt.total, held, deadline))
-    yield Emit("deferred", _fields(charge, amount=charge.estimate))
+    yield Emit("deferred", charge.named() | {"amount": charge.estimate})
     return Gate(deferred.charge)
-
-
-def _fields(charge: ChargeRow, **more: Any) -> dict[str, Any]:
-    return {
-        "usage_event_id": charge.id,
-        "account_id": charge.account_id,
-        "operation": charge.operation,
-        **more,
-    }
 
 
 def _collect(terms: Terms, debt: Debt, deadline: float) -> Flow[None]:
@@ -229,7 +222,7 @@ def denied(
 
     A failing purchase-links call never hides the 402, and never yields a URL.
     """
-    yield Emit("refused", _fields(charge, amount=required, reason="insufficient credits"))
+    yield Emit("refused", charge.named() | {"amount": required, "reason": "insufficient credits"})
     links, problem = yield from purchase_options(terms.ai_product_id, charge.account_id, deadline)
     return InsufficientCreditsError(
         account_id=charge.account_id,

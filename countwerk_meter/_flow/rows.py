@@ -7,6 +7,7 @@ What a row may never become is said here once for every store (I7).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from countwerk_meter._flow.states import CHARGE_STEPS, RESERVATION_STEPS, ChargeState, ReservationState
 from countwerk_meter.errors import JournalError
@@ -107,6 +108,10 @@ class ChargeRow:
         if state is not self.state and state not in CHARGE_STEPS[self.state]:
             raise JournalError(f"a charge cannot go from {self.state} to {state}")
         return state
+
+    def named(self) -> dict[str, Any]:
+        """Return what every event about a charge says of it."""
+        return {"usage_event_id": self.id, "account_id": self.account_id, "operation": self.operation}
 
 
 def checked_reservation(before: ReservationRow | None, after: ReservationRow) -> ReservationRow:

@@ -15,33 +15,30 @@ import threading
 import time
 import uuid
 import weakref
-from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from countwerk_meter._drivers.clock import Clock
 from countwerk_meter._drivers.loops import LoopTransports
-from countwerk_meter._drivers.runtime import CANCELLED_COMMIT_SECONDS, Runtime, committed
+from countwerk_meter._drivers.runtime import Runtime
 from countwerk_meter._drivers.transport import AsyncHttpxTransport, HttpxTransport
-from countwerk_meter._flow.overview import Agenda, Due, Waiting
+from countwerk_meter._flow.overview import Due, Waiting
 from countwerk_meter._flow.recover import Recovered, recover
-from countwerk_meter._metering.settlement import RECOVER_SECONDS, SettlementThread, passing, traced
+from countwerk_meter._metering.commits import Commits
+from countwerk_meter._metering.inline import InlineSettlement
+from countwerk_meter._metering.settlement import SettlementThread
 from countwerk_meter.errors import CountwerkError, JournalError
 from countwerk_meter.events import EventId, Ordinals, derive
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Generator
-    from concurrent.futures import Future
 
     import httpx
 
     from countwerk_meter._drivers.endpoint import Endpoint
     from countwerk_meter._flow.books import Operation
-    from countwerk_meter._flow.commands import Flow
-    from countwerk_meter._flow.ending import Committed
     from countwerk_meter._flow.rows import ChargeRow
     from countwerk_meter._flow.terms import Terms
-    from countwerk_meter._flow.verdict import Pass
     from countwerk_meter._metering.reservation import Reservation
     from countwerk_meter._metering.spec import Spec
     from countwerk_meter.journal import Journal
@@ -52,8 +49,6 @@ T = TypeVar("T")
 
 _ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
 _AT_EXIT_SECONDS = 2.0
-# Rows that an inline settlement takes up beside its own.
-_TAKEN_UP = 4
 _LAST_WORD_SECONDS = 0.25
 
 
@@ -85,12 +80,12 @@ class Engine:
         self._require_trace = require_trace
         self._transport = HttpxTransport(endpoint, http)
         self._ordinals = Ordinals()
-        self._kept: dict[int, tuple[Operation[Committed], ChargeRow]] = {}
+        self.commits = Commits(journal, telemetry, self._follow)
+        self.inline = InlineSettlement(self)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._progress = threading.Condition()
         self._lock = threading.Lock()
         self.closed = False
-        self._recover_at = time.monotonic() + RECOVER_SECONDS
         self._open_calls = 0
         self._live()
         _ENGINES.add(self)
@@ -111,7 +106,7 @@ class Engine:
             self.telemetry,
             self._concurrency,
             self.progressed,
-            self._retry_kept,
+            self.commits.retry,
         )
 
     def ready(self) -> None:
@@ -129,10 +124,10 @@ class Engine:
             with self._lock:
                 if self._pid != os.getpid():
                     self._live()
-        if self._kept and self._retry_kept(self.terms.reserve_timeout):
+        if self.commits and self.commits.retry(self.terms.reserve_timeout):
             raise JournalError(
                 f"the journal {self.journal.name} cannot be written, so no new call is let through; "
-                f"{len(self._kept)} charges wait in memory"
+                f"{len(self.commits)} charges wait in memory"
             )
 
     def forget_the_parent(self) -> None:
@@ -144,7 +139,7 @@ class Engine:
         self._lock = threading.Lock()
         self._progress = threading.Condition()
         self._open_calls = 0
-        self._kept = {}
+        self.commits.forget()
 
     @property
     def patience(self) -> float:
@@ -191,132 +186,12 @@ class Engine:
 
     def tell(self, event: str, charge: ChargeRow, **more: Any) -> None:
         """Tell whoever listens about a charge."""
-        fields = {"usage_event_id": charge.id, "account_id": charge.account_id, "operation": charge.operation}
-        self.telemetry.event(event, fields | more)
+        self.telemetry.event(event, charge.named() | more)
 
-    def commit(self, operation: Operation[Committed], charge: ChargeRow) -> Future[Committed]:
-        """
-        Queue the end of a call. Settlement follows by itself, even if nobody waits for the commit.
-
-        A commit that fails is kept in memory and tried again; until it is written no new call is let through.
-        """
-        future = self.journal.submit(operation)
-        future.add_done_callback(lambda done: self._committed(operation, charge, done))
-        return future
-
-    def _committed(self, operation: Operation[Committed], charge: ChargeRow, future: Future[Committed]) -> None:
-        error = future.exception()
-        if error is not None:
-            if id(operation) not in self._kept:
-                self._kept[id(operation)] = (operation, charge)
-                self.tell("journal_failed", charge, reason=str(error))
-                if self.background:
-                    self.settlement.notify()
-            return
-        self._kept.pop(id(operation), None)
-        done = future.result()
-        if done.superseded:
-            self.tell("superseded", charge)
-        if done.late:
-            self.tell("late", charge, amount=done.late)
-        if done.work and self.background:
+    def _follow(self, work: bool) -> None:
+        if work and self.background:
             self.settlement.notify()
         self.progressed()
-
-    def _retry_kept(self, seconds: float | None = None) -> bool:
-        """Try again what could not be written, until one fails or time is up; whether something is still left."""
-        deadline = None if seconds is None else time.monotonic() + seconds
-        if not self._lock.acquire(timeout=-1 if seconds is None else seconds):
-            return True
-        try:
-            for operation, charge in list(self._kept.values()):
-                future = self.journal.submit(operation)
-                if deadline is not None:
-                    wait([future], max(deadline - time.monotonic(), 0))
-                if not future.done() and deadline is not None:
-                    # It is queued: whoever looks next sees that it was written.
-                    future.add_done_callback(lambda done, it=operation, of=charge: self._committed(it, of, done))
-                    return True
-                if future.exception() is not None:
-                    break
-                self._committed(operation, charge, future)
-        finally:
-            self._lock.release()
-        return bool(self._kept)
-
-    def outcome(self, future: Future[Committed], *, brief: bool = False) -> Committed | None:
-        """Wait for a commit; None: it failed, or with `brief` it is not written yet. Never raises."""
-        try:
-            return future.result(CANCELLED_COMMIT_SECONDS if brief else None)
-        except (CountwerkError, TimeoutError):
-            return None
-
-    async def aoutcome(self, future: Future[Committed]) -> None:
-        """Await a commit; its failure is not the caller's."""
-        with contextlib.suppress(CountwerkError):
-            await committed(future)
-
-    def _inline(self) -> bool:
-        return not self.background or self.settlement.behind
-
-    def settle_inline(self, work: tuple[tuple[str, str], ...]) -> None:
-        """Settle at once where no thread does it, or where it is behind. Never raises."""
-        if work and self._inline():
-            self._settle_here(work)
-
-    async def asettle_inline(self, work: tuple[tuple[str, str], ...]) -> None:
-        """Do the same on the running event loop."""
-        if work and self._inline():
-            passes = self._passes(work)
-            flow = next(passes, None)
-            while flow is not None:
-                try:
-                    done = await self.runtime.arun(flow)
-                except Exception:  # noqa: BLE001 - the model has answered: the journal keeps the row for later
-                    done = None
-                flow = _next(passes, done)
-
-    def _settle_here(self, work: tuple[tuple[str, str], ...]) -> None:
-        passes = self._passes(work)
-        flow = next(passes, None)
-        while flow is not None:
-            try:
-                done = self.runtime.run(flow)
-            except Exception:  # noqa: BLE001 - as above
-                done = None
-            flow = _next(passes, done)
-
-    def _passes(self, work: tuple[tuple[str, str], ...]) -> Generator[Flow[Pass], Pass | None]:
-        """Yield the flows that settle `work` and what follows from it; sent None where one failed, and then over."""
-        deadline = time.monotonic() + self.terms.reserve_timeout
-        terms = dataclasses.replace(self.terms, settle_timeout=self.terms.reserve_timeout)
-        waiting, taken = list(work), self.background
-        done: Pass | None = None
-        while waiting and time.monotonic() < deadline:
-            kind, key = waiting.pop(0)
-            span = self.telemetry.settling(kind, key)
-            try:
-                done = yield traced(passing(terms, kind, key), span)
-            finally:
-                span.end()
-            if done is None:
-                break
-            waiting.extend(done.work)
-            if not waiting and not taken:
-                # Nobody else comes back to what failed before, or what a dead process left.
-                taken = True
-                waiting.extend(self._fallen_due())
-        self.progressed()
-
-    def _fallen_due(self) -> list[tuple[str, str]]:
-        try:
-            if time.monotonic() >= self._recover_at:
-                self._recover_at = time.monotonic() + RECOVER_SECONDS
-                self.recover()
-            agenda: Agenda = self.journal.run(Due(self.terms.ledger, self.terms.owner, self.now(), _TAKEN_UP))
-        except CountwerkError:
-            return []
-        return [(row.kind, row.key) for row in agenda.rows]
 
     def opened(self, operation: str, more: int) -> None:
         """Count the calls that are open: their charges still need the journal."""
@@ -353,13 +228,13 @@ class Engine:
                 moving = soon and self._ask(Waiting(self.terms.ledger, self.terms.owner), deadline)
             except TimeoutError:
                 return False
-            if not agenda.rows and not self._kept and not moving:
+            if not agenda.rows and not self.commits and not moving:
                 return True
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
             if inline:
-                self._settle_here(tuple((row.kind, row.key) for row in agenda.rows))
+                self.inline.settle(tuple((row.kind, row.key) for row in agenda.rows))
                 if not agenda.rows:
                     self.wait_for_progress(min(left, 0.05))
             else:
@@ -402,13 +277,6 @@ class Engine:
     async def aclose_loop(self) -> None:
         """Close the running loop's connections."""
         await self._loops.aclose()
-
-
-def _next(passes: Generator[Flow[Pass], Pass | None], done: Pass | None) -> Flow[Pass] | None:
-    try:
-        return passes.send(done)
-    except StopIteration:
-        return None
 
 
 def _after_fork() -> None:

@@ -234,9 +234,9 @@ class Reservation:
         future = self._end(error)
         if future is None:
             return
-        done = self._engine.outcome(future)
+        done = self._engine.commits.outcome(future)
         if done is not None:
-            self._engine.settle_inline(done.work)
+            self._engine.inline.after(done.work)
 
     async def afinish(self, error: BaseException | None = None) -> None:
         """End the call and charge it. Awaits the commit; never raises, but for a cancellation of the caller."""
@@ -245,18 +245,17 @@ class Reservation:
             return
         if isinstance(error, asyncio.CancelledError | GeneratorExit):
             # No await is safe here: the commit is queued, and waited for briefly.
-            self._engine.outcome(future, brief=True)
+            self._engine.commits.outcome(future, brief=True)
             return
-        await self._engine.aoutcome(future)
-        done = self._engine.outcome(future)
+        done = await self._engine.commits.aoutcome(future)
         if done is not None:
-            await self._engine.asettle_inline(done.work)
+            await self._engine.inline.aafter(done.work)
 
     def finish_now(self, error: BaseException | None = None) -> None:
         """End the call where nothing may block or be awaited: the commit is queued and waited for 100 ms at most."""
         future = self._end(error)
         if future is not None:
-            self._engine.outcome(future, brief=True)
+            self._engine.commits.outcome(future, brief=True)
 
     def __enter__(self) -> Self:
         scope.warn_on_a_loop()
@@ -393,7 +392,7 @@ class Reservation:
             )
         if ending.unpriced:
             self._engine.tell("unpriced", charge, amount=self.amount)
-        future = self._engine.commit(operation, charge)
+        future = self._engine.commits.put(operation, charge)
         self._seal([key for key in self.fundings if key != charge.reservation_key], charge)
         self._engine.opened(self.operation, -1)
         return future
@@ -401,7 +400,7 @@ class Reservation:
     def _seal(self, keys: list[str], charge: ChargeRow) -> None:
         """End the holds that nested calls took for this block; its own is ended with its charge."""
         for key in list(keys):
-            self._engine.commit(Seal(key, self._engine.now()), charge)
+            self._engine.commits.put(Seal(key, self._engine.now()), charge)
 
     def _ending(self, error: BaseException | None) -> Ending:
         return ending_of(

@@ -35,11 +35,11 @@ def store(request, tmp_path):
 @pytest.mark.parametrize(
     ("store", "driver", "examples"),
     [
-        ("memory", "simulated", 60),
-        ("memory", "sync", 30),
-        ("memory", "async", 30),
-        ("sqlite", "sync", 25),
-        ("sqlite", "async", 25),
+        ("memory", "simulated", 400),
+        ("memory", "sync", 150),
+        ("memory", "async", 150),
+        ("sqlite", "sync", 100),
+        ("sqlite", "async", 100),
     ],
     indirect=["store"],
 )
@@ -54,8 +54,8 @@ def test_flows_keep_the_invariants_whatever_happens(store, driver, examples, mak
     run_state_machine_as_test(
         seed(SEED)(Bound),
         settings=settings(
-            max_examples=examples * (50 if DEEP else 1),
-            stateful_step_count=60 if DEEP else 30,
+            max_examples=examples * (8 if DEEP else 1),
+            stateful_step_count=60 if DEEP else 50,
             deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),

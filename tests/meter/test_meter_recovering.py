@@ -123,9 +123,9 @@ def test_several_recoverers_take_each_row_once(bench, victim):
 
 def test_an_inline_meter_recovers_too(bench, victim, monkeypatch):
     """It has no thread: it looks when it settles."""
-    from countwerk_meter._metering import engine
+    from countwerk_meter._metering import inline
 
-    monkeypatch.setattr(engine, "RECOVER_SECONDS", 0.0)
+    monkeypatch.setattr(inline, "RECOVER_SECONDS", 0.0)
     process = victim()
     meter = bench.meter(settlement="inline")
     kill(process)

@@ -1,0 +1,116 @@
+"""
+Committing the ends of calls: the commit is the charge, and never raises into user code (money rule 7).
+
+What cannot be written, because the disk is full say, is kept in memory and tried again; until it is written no new
+call is let through.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from concurrent.futures import wait
+from typing import TYPE_CHECKING
+
+from countwerk_meter._drivers.runtime import CANCELLED_COMMIT_SECONDS, committed
+from countwerk_meter.errors import CountwerkError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    from countwerk_meter._flow.books import Operation
+    from countwerk_meter._flow.ending import Committed
+    from countwerk_meter._flow.rows import ChargeRow
+    from countwerk_meter.journal import Journal
+    from countwerk_meter.telemetry import Telemetry
+
+
+class Commits:
+    """
+    The ends of one meter's calls on their way into its journal.
+
+    Args:
+        journal: Where they go.
+        telemetry: Is told of what failed, came late or was superseded.
+        follow: Called after each commit, from the journal's thread; True: settlement has something to do.
+
+    """
+
+    def __init__(self, journal: Journal, telemetry: Telemetry, follow: Callable[[bool], None]) -> None:
+        self._journal = journal
+        self._telemetry = telemetry
+        self._follow = follow
+        self._kept: dict[int, tuple[Operation[Committed], ChargeRow]] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """Return how many wait in memory."""
+        return len(self._kept)
+
+    def forget(self) -> None:
+        """Begin a forked child without the parent's: they stay the parent's, and its lock may have been held."""
+        self._kept = {}
+        self._lock = threading.Lock()
+
+    def put(self, operation: Operation[Committed], charge: ChargeRow) -> Future[Committed]:
+        """Queue the end of a call. What follows from it follows by itself, even if nobody waits for the commit."""
+        future = self._journal.submit(operation)
+        future.add_done_callback(lambda done: self._written(operation, charge, done))
+        return future
+
+    def _written(self, operation: Operation[Committed], charge: ChargeRow, future: Future[Committed]) -> None:
+        error = future.exception()
+        if error is not None:
+            if id(operation) not in self._kept:
+                self._kept[id(operation)] = (operation, charge)
+                self._tell("journal_failed", charge, reason=str(error))
+                self._follow(True)
+            return
+        self._kept.pop(id(operation), None)
+        done = future.result()
+        if done.superseded:
+            self._tell("superseded", charge)
+        if done.late:
+            self._tell("late", charge, amount=done.late)
+        self._follow(bool(done.work))
+
+    def _tell(self, event: str, charge: ChargeRow, **more: object) -> None:
+        self._telemetry.event(event, charge.named() | more)
+
+    def retry(self, seconds: float | None = None) -> bool:
+        """Try again what could not be written, until one fails or time is up; whether something is still left."""
+        deadline = None if seconds is None else time.monotonic() + seconds
+        if not self._lock.acquire(timeout=-1 if seconds is None else seconds):
+            return True
+        try:
+            for operation, charge in list(self._kept.values()):
+                future = self._journal.submit(operation)
+                if deadline is not None:
+                    wait([future], max(deadline - time.monotonic(), 0))
+                if not future.done() and deadline is not None:
+                    # It is queued: whoever looks next sees that it was written.
+                    future.add_done_callback(lambda done, it=operation, of=charge: self._written(it, of, done))
+                    return True
+                if future.exception() is not None:
+                    break
+                self._written(operation, charge, future)
+        finally:
+            self._lock.release()
+        return bool(self._kept)
+
+    @staticmethod
+    def outcome(future: Future[Committed], *, brief: bool = False) -> Committed | None:
+        """Wait for a commit; None: it failed, or with `brief` it is not written yet. Never raises."""
+        try:
+            return future.result(CANCELLED_COMMIT_SECONDS if brief else None)
+        except (CountwerkError, TimeoutError):
+            return None
+
+    @staticmethod
+    async def aoutcome(future: Future[Committed]) -> Committed | None:
+        """Await a commit; None: it failed. Raises nothing but the caller's own cancellation."""
+        with contextlib.suppress(CountwerkError):
+            return await committed(future)
+        return None

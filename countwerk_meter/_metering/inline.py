@@ -1,0 +1,104 @@
+"""Settling at once, on the caller's own thread or loop: where no thread does it, or where it is behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import TYPE_CHECKING
+
+from countwerk_meter._flow.overview import Agenda, Due
+from countwerk_meter._metering.settlement import RECOVER_SECONDS, passing, traced
+from countwerk_meter.errors import CountwerkError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from countwerk_meter._flow.commands import Flow
+    from countwerk_meter._flow.verdict import Pass
+    from countwerk_meter._metering.engine import Engine
+
+    Work = tuple[tuple[str, str], ...]
+
+# Rows that an inline settlement takes up beside its own.
+_TAKEN_UP = 4
+
+
+class InlineSettlement:
+    """Settles what a call has just committed, and what follows from it, within `reserve_timeout`. Never raises."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._recover_at = time.monotonic() + RECOVER_SECONDS
+
+    @property
+    def _wanted(self) -> bool:
+        return not self._engine.background or self._engine.settlement.behind
+
+    def after(self, work: Work) -> None:
+        """Settle what a commit leads to, if nobody else does."""
+        if work and self._wanted:
+            self.settle(work)
+
+    async def aafter(self, work: Work) -> None:
+        """Do the same on the running event loop."""
+        if work and self._wanted:
+            passes = self._passes(work)
+            flow = next(passes, None)
+            while flow is not None:
+                try:
+                    done = await self._engine.runtime.arun(flow)
+                except Exception:  # noqa: BLE001 - the model has answered: the journal keeps the row for later
+                    done = None
+                flow = _next(passes, done)
+
+    def settle(self, work: Work) -> None:
+        """Settle these rows."""
+        passes = self._passes(work)
+        flow = next(passes, None)
+        while flow is not None:
+            try:
+                done = self._engine.runtime.run(flow)
+            except Exception:  # noqa: BLE001 - as above
+                done = None
+            flow = _next(passes, done)
+
+    def _passes(self, work: Work) -> Generator[Flow[Pass], Pass | None]:
+        """Yield the flows that settle `work` and what follows from it; sent None where one failed, and then over."""
+        engine = self._engine
+        deadline = time.monotonic() + engine.terms.reserve_timeout
+        terms = dataclasses.replace(engine.terms, settle_timeout=engine.terms.reserve_timeout)
+        waiting, taken = list(work), engine.background
+        done: Pass | None = None
+        while waiting and time.monotonic() < deadline:
+            kind, key = waiting.pop(0)
+            span = engine.telemetry.settling(kind, key)
+            try:
+                done = yield traced(passing(terms, kind, key), span)
+            finally:
+                span.end()
+            if done is None:
+                break
+            waiting.extend(done.work)
+            if not waiting and not taken:
+                # Nobody else comes back to what failed before, or what a dead process left.
+                taken = True
+                waiting.extend(self._fallen_due())
+        engine.progressed()
+
+    def _fallen_due(self) -> list[tuple[str, str]]:
+        engine = self._engine
+        try:
+            if time.monotonic() >= self._recover_at:
+                self._recover_at = time.monotonic() + RECOVER_SECONDS
+                engine.recover()
+            agenda: Agenda = engine.journal.run(Due(engine.terms.ledger, engine.terms.owner, engine.now(), _TAKEN_UP))
+        except CountwerkError:
+            return []
+        return [(row.kind, row.key) for row in agenda.rows]
+
+
+def _next(passes: Generator[Flow[Pass], Pass | None], done: Pass | None) -> Flow[Pass] | None:
+    try:
+        return passes.send(done)
+    except StopIteration:
+        return None
