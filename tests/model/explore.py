@@ -1,0 +1,66 @@
+"""Walking every state of a scenario, breadth first, so that a trace to a violation is a shortest one."""
+
+from collections import deque
+from dataclasses import dataclass, replace
+
+from . import invariants, trace
+from .books import Violation
+from .healing import Healing
+from .steps import Model
+
+
+@dataclass
+class Report:
+    """What a walk found: how many states and steps there are, and the first violation, with how it came about."""
+
+    scenario: str
+    states: int = 0
+    steps: int = 0
+    healed: int = 0
+    violation: Violation | None = None
+    trace: str = ""
+
+    def __str__(self):
+        found = "0 violations" if self.violation is None else f"violated: {self.violation}"
+        return f"{self.scenario}: {self.states} states, {self.steps} steps, {self.healed} on the way to rest, {found}"
+
+
+def explore(scenario, *, strict=True, deep=False):
+    """Walk a scenario until nothing is new, or to the first violation; `deep`: with the larger bounds."""
+    scenario = replace(scenario, left=scenario.deep, phases=(0, 1, 2, 3)) if deep else scenario
+    model = Model(scenario, strict=strict)
+    healing = Healing(model)
+    report = Report(scenario.name)
+    first = model.begin()
+    came = {first: None}
+    waiting = deque([first])
+    state, after, last = first, None, None
+    try:
+        while waiting:
+            state, last = waiting.popleft(), None
+            invariants.always(state, scenario.costs)
+            healing.check(state)
+            for action, after in model.steps(state):
+                report.steps += 1
+                if isinstance(after, Violation):
+                    last = action
+                    raise after
+                if after not in came:
+                    came[after] = (state, action)
+                    waiting.append(after)
+    except Violation as violation:
+        report.violation = violation
+        report.trace = _trace(model, came, state, last, healing.way)
+    report.states = len(came)
+    report.healed = healing.states
+    return report
+
+
+def _trace(model, came, state, last, way):
+    actions = [] if last is None else [last]
+    while came[state] is not None:
+        state, action = came[state]
+        actions.insert(0, action)
+    if way:
+        actions += [("from here on", "there are no more faults"), *way]
+    return trace.lines(model.scenario, actions)

@@ -1,0 +1,97 @@
+"""The invariants, as the model sees them: some hold in every state, some at rest."""
+
+from countwerk_meter._flow.clock import GUARD_SECONDS
+from countwerk_meter._flow.rows import CONFIRM, DEDUCT
+from countwerk_meter._flow.states import HOLDING, WAITING, ChargeState, ReservationState
+
+from .books import Violation
+from .state import ledger_time
+
+_LISTED = frozenset({ChargeState.UNRESOLVED, ChargeState.UNCOLLECTED})
+
+
+def always(state, costs):
+    """Check what holds in every state: I2 at most once, I5 honesty."""
+    ledger, journal = state.ledger, state.journal
+    if ledger.spent > sum(costs.values()):
+        raise Violation("I2", f"{ledger.spent} credits charged for a usage that costs {sum(costs.values())}")
+    rows = {row.reservation_id: row for row in journal.reservations.values() if row.reservation_id is not None}
+    for hold in ledger.holds:
+        row = rows.get(hold.name)
+        if hold.charged and (row is None or hold.charged > row.committed):
+            raise Violation("I2", f"{hold.name} was charged {hold.charged}, and {row and row.committed} was committed")
+    for name, amount in ledger.deducts:
+        charge = journal.charges.get(name)
+        if charge is None or amount > charge.share:
+            raise Violation("I2", f"{amount} deducted under {name}, and {charge and charge.share} was committed")
+    for row in rows.values():
+        _once(state, row)
+    for charge in journal.charges.values():
+        deducts = charge.state is ChargeState.SETTLED and charge.via == DEDUCT
+        if deducts and charge.share > ledger.deducted(charge.id):
+            raise Violation("I5", f"{charge.id} is settled, and its deduct was never carried out")
+
+
+def _once(state, row):
+    """No charge of a hold is both confirmed and deducted; what is called settled is charged."""
+    hold = state.ledger.hold(row.reservation_id)
+    drawn = [charge for charge in state.journal.charges.values() if charge.reservation_key == row.key]
+    deducted = sum(state.ledger.deducted(charge.id) for charge in drawn)
+    charged = hold.charged if hold is not None else 0
+    shares = sum(charge.share for charge in drawn)
+    if charged + deducted > shares:
+        raise Violation("I2", f"{charged} confirmed and {deducted} deducted for charges of {shares} on {row.key}")
+    settled = sum(c.share for c in drawn if c.state is ChargeState.SETTLED and c.via == CONFIRM)
+    if settled > charged:
+        raise Violation("I5", f"{settled} credits on {row.key} are called settled, and {charged} were charged")
+
+
+def leak(state):
+    """
+    Check I4 where nothing is left to do: a hold that the journal knows is given back.
+
+    Not one that nobody can decide, and not in its last seconds, when it ends sooner by itself.
+    """
+    for row in state.journal.reservations.values():
+        if row.reservation_id is None or row.state is ReservationState.UNRESOLVED:
+            continue
+        if state.ledger.is_active(row.reservation_id, ledger_time(state.phase) + GUARD_SECONDS):
+            raise Violation("I4", f"{row.reservation_id} is still held, and its row is {row.state}")
+
+
+def at_rest(state, costs):
+    """Check what holds at rest: I3 no silent loss, I4 no leaked hold, I8 every row has ended."""
+    journal, ledger = state.journal, state.ledger
+    for row in journal.reservations.values():
+        if row.state in HOLDING or row.due_at is not None:
+            raise Violation("I8", f"the reservation {row.key} is {row.state} for ever")
+    for charge in journal.charges.values():
+        if charge.state is ChargeState.OPEN or charge.state in WAITING:
+            raise Violation("I8", f"the charge {charge.id} is {charge.state} for ever")
+    now = ledger_time(state.phase)
+    if any(ledger.is_active(hold.name, now) for hold in ledger.holds):
+        raise Violation("I4", "a hold outlives its validity")
+    listed = 0
+    for charge in journal.charges.values():
+        if charge.state in _LISTED and charge.share:
+            listed += charge.share
+            if (str(charge.state), charge.id) not in state.told:
+                raise Violation("I3", f"{charge.id} is {charge.state}, and nobody was told")
+    used = sum(cost for name, cost in costs.items() if ("used", name) in state.told)
+    if ledger.spent + listed < used:
+        raise Violation("I3", f"{used} credits were committed, {ledger.spent} charged and {listed} listed")
+    _crashed(state, costs)
+
+
+def _crashed(state, costs):
+    """A call that ran and whose process died before it said what it used is lost, or charged by the policy, and told."""
+    if ("power lost", "") in state.told:
+        return
+    for name in costs:
+        if ("ran", name) not in state.told or state.told & {("used", name), ("released", name), ("superseded", name)}:
+            continue
+        charge = state.journal.charges.get(name)
+        if charge is None or charge.state not in {ChargeState.LOST, ChargeState.SETTLED, *_LISTED}:
+            raise Violation("I3", f"{name} ran, and its charge is {charge and charge.state}")
+        if ("crashed", name) not in state.told:
+            raise Violation("I3", f"{name} was closed by the policy, and nobody was told")
