@@ -72,12 +72,18 @@ def debt_of(books: Books, charge: ChargeRow) -> Debt:
 
 
 def _restarted(books: Books, charge: ChargeRow) -> Begun:
-    """Meet the id again: denied, cancelled or orphaned begins anew, anything else stands."""
+    """
+    Meet the id again: denied, cancelled, orphaned or lost begins anew, anything else stands.
+
+    So does a cancelled one that says what it used: its process was thought dead and brought that late, and it is
+    charged under a leg (rule 15). A retry of the same step is not a second charge (I2).
+    """
     met = books.charge(charge.ledger, charge.id)
     if met is None:
         return Begun(charge=charge)
     same = met.account_id == charge.account_id and met.operation == charge.operation
-    if not same or met.state not in RESTARTABLE:
+    came_late = met.state is ChargeState.CANCELLED and met.exact is not None
+    if not same or came_late or met.state not in RESTARTABLE:
         return Begun(met=met)
     met.checked_step(ChargeState.OPEN)
     return Begun(charge=replace(charge, epoch=met.epoch + 1))

@@ -7,6 +7,7 @@ import pytest
 
 from countwerk_meter._flow.ending import Checkpoint, Commit, Measured
 from countwerk_meter._flow.recover import Recovered
+from countwerk_meter.errors import ChargeAlreadySettledError
 
 
 def checkpoint(world, gate, exact):
@@ -171,6 +172,21 @@ def test_a_late_truth_whose_id_was_begun_anew_is_superseded(world):
     world.reserve()
     assert world.commit(gate, 3).superseded
     assert "open" == world.state()
+
+
+@pytest.mark.parametrize("truth", [3, 0])
+def test_an_id_whose_usage_was_charged_late_does_not_begin_anew(world, truth):
+    """A retry of the same step is not a second charge (I2); one that had used nothing may begin anew."""
+    gate = world.reserve()
+    world.adopt(on_crash="cancel")
+    world.commit(gate, truth)
+    if truth:
+        with pytest.raises(ChargeAlreadySettledError):
+            world.reserve()
+    else:
+        world.release(world.reserve())
+    world.settle_until_quiet()
+    assert (truth, 0) == (world.spent(), world.held())
 
 
 def test_a_late_truth_beside_a_shortfall_gets_an_id_of_its_own(world, say):
