@@ -1,0 +1,185 @@
+"""
+Where a process may die: before and after each commit, send and receive, and wherever a scenario says so.
+
+Every boundary has a name and a number of its own (`commit Commit after #1`), so that a dry run can list them and a
+trial can meet exactly one of them again, whatever else its threads do meanwhile. Nothing here knows which journal it
+watches.
+"""
+
+import contextvars
+import threading
+from collections import Counter
+
+from countwerk_meter._drivers import deadline, sockets
+from countwerk_meter._drivers.transport import AsyncHttpxTransport, HttpxTransport
+from countwerk_meter._flow.books import Operation
+from countwerk_meter.journal import Journal
+from countwerk_meter.journal.port import running
+
+
+class Boundaries:
+    """Notes every boundary that is reached, and acts at one of them."""
+
+    def __init__(self, note, at=None, act=None):
+        self._note, self._at, self._act = note, at, act
+        self._lock = threading.Lock()
+        self._times = Counter()
+
+    def reach(self, name):
+        with self._lock:
+            self._times[name] += 1
+            label = f"{name} #{self._times[name]}"
+            self._note({"at": label})
+        if label == self._at:
+            self._act()
+
+
+class _Watched(Operation):
+    """One operation, with a boundary inside its transaction: carried out, and not committed yet."""
+
+    def __init__(self, operation, reach):
+        self.reads, self.durable = operation.reads, operation.durable
+        self._operation, self._reach = operation, reach
+
+    def apply(self, books):
+        result = self._operation.apply(books)
+        self._reach("before")
+        return result
+
+
+class WatchedJournal(Journal):
+    """Any journal, with a boundary before each commit, and one after it, before anybody hears of it."""
+
+    def __init__(self, inner, boundaries):
+        self._inner, self._boundaries = inner, boundaries
+
+    @property
+    def name(self):
+        return self._inner.name
+
+    def submit(self, operation):
+        if operation.reads:
+            return self._inner.submit(operation)
+
+        def reach(when):
+            self._boundaries.reach(f"commit {type(operation).__name__} {when}")
+
+        told = running()
+
+        def done(future):
+            error = future.exception()
+            if error is not None:
+                told.set_exception(error)
+                return
+            reach("after")
+            told.set_result(future.result())
+
+        self._inner.submit(_Watched(operation, reach)).add_done_callback(done)
+        return told
+
+    def join(self, owner):
+        self._inner.join(owner)
+
+    def is_alive(self, owner):
+        return self._inner.is_alive(owner)
+
+    def leave(self, owner):
+        self._inner.leave(owner)
+
+    def close(self):
+        self._inner.close()
+
+
+class _Exchange:
+    """One request on its way: which one it is, and how much of it has passed."""
+
+    def __init__(self, name):
+        self.name = name
+        self.written = 0
+        self.answered = False
+
+
+_exchange = contextvars.ContextVar("exchange", default=None)
+_PARTS = ("head", "body")
+
+
+def watch_sends(boundaries):
+    """
+    Put boundaries around every request of this process, for good.
+
+    `send X before`: nothing has left. `send X head`, `send X body`: that much has. `receive X before`: the ledger has
+    answered, and nobody has looked at it. `receive X after`: the answer was read, and the flow has not heard of it.
+    """
+
+    def wrote(data):
+        exchange = _exchange.get()
+        if exchange is not None and data and exchange.written < len(_PARTS):
+            exchange.written += 1
+            boundaries.reach(f"send {exchange.name} {_PARTS[exchange.written - 1]}")
+
+    def read():
+        exchange = _exchange.get()
+        if exchange is not None and not exchange.answered:
+            exchange.answered = True
+            boundaries.reach(f"receive {exchange.name} before")
+
+    _watch_sync(boundaries, wrote, read)
+    _watch_async(boundaries, wrote, read)
+
+
+def _watch_sync(boundaries, wrote, read):
+    send, stream_read, stream_write = HttpxTransport.send, deadline._Stream.read, deadline._Stream.write
+
+    def watched_send(self, request, until):
+        boundaries.reach(f"send {request.name} before")
+        token = _exchange.set(_Exchange(request.name))
+        try:
+            reply = send(self, request, until)
+        finally:
+            _exchange.reset(token)
+        boundaries.reach(f"receive {request.name} after")
+        return reply
+
+    def watched_read(self, *args, **kwargs):
+        data = stream_read(self, *args, **kwargs)
+        read()
+        return data
+
+    def watched_write(self, buffer, *args, **kwargs):
+        stream_write(self, buffer, *args, **kwargs)
+        wrote(buffer)
+
+    HttpxTransport.send = watched_send
+    deadline._Stream.read = watched_read
+    deadline._Stream.write = watched_write
+
+
+def _watch_async(boundaries, wrote, read):
+    send, made = AsyncHttpxTransport.send, sockets._Stream.__init__
+
+    async def watched_send(self, request, until):
+        boundaries.reach(f"send {request.name} before")
+        token = _exchange.set(_Exchange(request.name))
+        try:
+            reply = await send(self, request, until)
+        finally:
+            _exchange.reset(token)
+        boundaries.reach(f"receive {request.name} after")
+        return reply
+
+    def watched_init(self, inner):
+        made(self, inner)
+
+        async def watched_read(*args, **kwargs):
+            data = await inner.read(*args, **kwargs)
+            read()
+            return data
+
+        async def watched_write(buffer, *args, **kwargs):
+            await inner.write(buffer, *args, **kwargs)
+            wrote(buffer)
+
+        self.read, self.write = watched_read, watched_write
+
+    AsyncHttpxTransport.send = watched_send
+    sockets._Stream.__init__ = watched_init

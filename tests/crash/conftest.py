@@ -1,0 +1,40 @@
+"""A ledger in a process of its own, and templates of the processes that die."""
+
+import itertools
+import os
+
+import pytest
+
+from countwerk_meter.cli.child import sandbox_process
+from countwerk_meter.sandbox.remote import SandboxControl
+
+from .trials import Bench, Template
+
+TEMPLATES = min(os.cpu_count() or 1, 4)
+_bench_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def crash_ledger(tmp_path_factory):
+    """A sandbox that survives whatever its clients do."""
+    with sandbox_process(tmp_path_factory.mktemp("ledger")) as child:
+        yield child.announced
+
+
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory):
+    """Processes that have imported everything."""
+    folder = tmp_path_factory.mktemp("templates")
+    made = [Template(folder / f"{number}.err") for number in range(TEMPLATES)]
+    yield made
+    for template in made:
+        template.close()
+
+
+@pytest.fixture
+def crash_bench(crash_ledger, templates, tmp_path):
+    """Everything that trials run on; the ledger begins anew."""
+    with SandboxControl(crash_ledger["url"]) as control:
+        control.reset()
+        yield Bench(crash_ledger["url"], crash_ledger["api_key"], control, tmp_path, templates)
+        control.reset()

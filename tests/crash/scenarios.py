@@ -1,0 +1,132 @@
+"""
+What a process is doing when it dies.
+
+A scenario tells the side log what is true before it reaches the next boundary: what was consumed, and what the app got
+back. The auditor believes that log, not the meter.
+"""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+
+from countwerk_meter import Usage
+
+OPERATION = "app.chat.reply"
+HELD_MINUTES = 15
+
+
+class Scenario:
+    """A body to run, with its meter's options and the account's credits."""
+
+    def __init__(self, body, *, balance=100, faults=(), since=None, **options):
+        self.body, self.balance, self.faults, self.since, self.options = body, balance, faults, since, options
+        self.on_crash = options.get("on_crash", "checkpoint")
+
+
+@dataclass
+class Run:
+    """What a scenario holds in its hand: the meter, the account, the side log, the boundaries."""
+
+    meter: object
+    account: str
+    note: object
+    point: object
+    used: dict = field(default_factory=dict)
+
+    def reserve(self, charge_id, amount, **options):
+        return self.meter.reserve(
+            self.account, OPERATION, amount=amount, usage_event_id=self.named(charge_id), **options
+        )
+
+    def named(self, charge_id):
+        return f"{self.account}.{charge_id}"
+
+    def consumed(self, charge_id, credits):
+        """Say that so many more credits were consumed: by now it is true, whether the meter knows it or not."""
+        total = self.used[charge_id] = self.used.get(charge_id, 0) + credits
+        self.note({"used": self.named(charge_id), "credits": total})
+
+    def returned(self, charge_id):
+        """Say that the app got its result: from here on the charge must not be lost."""
+        self.note({"returned": self.named(charge_id)})
+        self.point("returned")
+
+
+def plain(run):
+    """One call whose usage is reported at its end."""
+    with run.reserve("plain", 5) as reservation:
+        run.point("model before")
+        run.consumed("plain", 3)
+        run.point("model after")
+        reservation.record(Usage(output_tokens=1000))
+    run.returned("plain")
+
+
+async def _plain(run):
+    async with run.reserve("plain", 5) as reservation:
+        run.point("model before")
+        run.consumed("plain", 3)
+        run.point("model after")
+        reservation.record(Usage(output_tokens=1000))
+    run.returned("plain")
+
+
+def plain_async(run):
+    """The same in async code: the gate, too, goes through the async transport."""
+    asyncio.run(_plain(run))
+
+
+def streamed(run):
+    """A stream whose usage so far is kept every other chunk."""
+    with run.reserve("stream", 12) as reservation:
+        for number in range(1, 5):
+            run.consumed("stream", 3)
+            reservation.record(Usage(output_tokens=1000))
+            reservation.yielded()
+            run.point(f"mid-stream chunk {number}")
+            if number % 2 == 0:
+                reservation.checkpoint()
+    run.returned("stream")
+
+
+def nested(run):
+    """Two calls that draw on one hold; the second one costs more than is left."""
+    with run.reserve("block", 6):
+        for name, credits in (("first", 3), ("second", 5)):
+            with run.reserve(name, 3) as draw:
+                run.consumed(name, credits)
+                run.point(f"{name} answered")
+                draw.settle(credits)
+            run.returned(name)
+
+
+def flat(run):
+    """A flat price, charged at once."""
+    run.consumed("flat", 4)
+    run.meter.deduct(run.account, OPERATION, 4, usage_event_id=run.named("flat"))
+    run.returned("flat")
+
+
+def failing(run):
+    """A call that fails before anything reached anybody: nothing is charged."""
+    with contextlib.suppress(ZeroDivisionError), run.reserve("failing", 5):
+        run.point("model before")
+        raise ZeroDivisionError
+
+
+_CONFIRM = "/api/credits/confirm-reservation"
+
+SCENARIOS = {
+    "plain": Scenario(plain),
+    "plain, async": Scenario(plain_async),
+    "plain, settled inline": Scenario(plain, settlement="inline"),
+    "plain, settled with deducts": Scenario(plain, settle_with="deduct"),
+    "plain, a crash costs the hold": Scenario(plain, on_crash="reserved"),
+    "plain, the confirm's answer is lost": Scenario(
+        plain, faults=({"path": _CONFIRM, "kind": "drop_after"},), since="send confirm-reservation body #1"
+    ),
+    "streamed, with checkpoints": Scenario(streamed),
+    "nested draws, over the hold": Scenario(nested),
+    "flat": Scenario(flat),
+    "failing": Scenario(failing),
+}

@@ -1,0 +1,204 @@
+"""
+Trials: start a process, let it die at one boundary, let a second one recover, and call the auditor.
+
+Many at once, each on an account and a journal of its own, against one ledger in a process of its own.
+"""
+
+import itertools
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import auditor
+from .scenarios import HELD_MINUTES, SCENARIOS
+
+ROOT = Path(__file__).parents[2]
+SIGKILLED = -9
+
+
+class Template:
+    """A process that has imported everything, and forks the ones that die."""
+
+    def __init__(self, errors):
+        self._errors = errors
+        with errors.open("wb") as stderr:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.crash.worker"],
+                cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True,
+            )  # fmt: skip
+
+    def ask(self, **order):
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        assert answer, self.errors()
+        return json.loads(answer)
+
+    def run(self, **order):
+        """Carry out an order in a child, and return how that ended."""
+        return self.ask(do="wait", pid=self.ask(**order)["pid"])
+
+    def errors(self):
+        return self._errors.read_text(errors="replace")
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait(30)
+
+
+@dataclass
+class Trial:
+    """One death and what became of it."""
+
+    scenario: str
+    at: str | None
+    folder: Path
+    account: str
+    finding: auditor.Finding | None = None
+    seconds: float = 0.0
+
+    @property
+    def journal(self):
+        return self.folder / "journal.db"
+
+    @property
+    def name(self):
+        return f"{self.scenario}: killed at {self.at}"
+
+
+@dataclass
+class Bench:
+    """What trials run on: a ledger, templates, a folder."""
+
+    url: str
+    api_key: str
+    control: object
+    folder: Path
+    templates: list
+    journal_url: object = lambda trial: f"sqlite:///{trial.journal}"
+    numbers: object = field(default_factory=itertools.count)
+
+    def trial(self, scenario, at=None):
+        """Prepare one: an account with credits, an empty folder."""
+        account = f"acct_{next(self.numbers)}"
+        folder = self.folder / account
+        folder.mkdir()
+        self.control.account(account, balance=SCENARIOS[scenario].balance, ai_product_id="product_1")
+        return Trial(scenario, at, folder, account)
+
+    def order(self, trial, do, log, **more):
+        """Say what a child is to do."""
+        return {
+            "do": do, "scenario": trial.scenario, "account": trial.account, "url": self.url, "api_key": self.api_key,
+            "journal": self.journal_url(trial), "log": str(trial.folder / log), **more,
+        }  # fmt: skip
+
+    def boundaries(self, scenario):
+        """Run a scenario undisturbed, audit it, and list the boundaries that it passes."""
+        trial = self.trial(scenario)
+        self.faults([trial])
+        template = self.templates[0]
+        assert {"code": 0} == template.run(**self.order(trial, "work", "worker.log")), template.errors()
+        facts = auditor.read_facts(trial.folder / "worker.log")
+        rows = auditor.read_journal(trial.journal)
+        finding = auditor.audit(rows, rows, self.books(trial), facts, SCENARIOS[scenario].on_crash)
+        assert (0, 0, 0, []) == (finding.doubled, finding.lost, finding.stranded, finding.complaints)
+        passed = [fact["at"] for fact in facts if "at" in fact]
+        since = SCENARIOS[scenario].since
+        return passed if since is None else passed[passed.index(since) :]
+
+    def faults(self, trials):
+        """Plan the scenarios' faults, for each account of its own."""
+        self.control.faults(
+            [{**fault, "account_id": trial.account} for trial in trials for fault in SCENARIOS[trial.scenario].faults]
+        )
+
+    def books(self, trial):
+        return auditor.read_books(self.url, trial.account)
+
+    def run(self, trials):
+        """Run trials, as many at once as there are templates; then let every validity pass, and look again."""
+        self.faults(trials)
+        free = list(self.templates)
+        lock = threading.Lock()
+
+        def run(trial):
+            with lock:
+                template = free.pop()
+            try:
+                self._run(template, trial)
+            finally:
+                with lock:
+                    free.append(template)
+
+        with ThreadPoolExecutor(len(self.templates)) as pool:
+            list(pool.map(run, trials))
+        self.control.advance(HELD_MINUTES * 60 + 1)
+        for trial in trials:
+            trial.finding.stranded += auditor.audit_after_validity(self.books(trial))
+
+    def _run(self, template, trial):
+        ended = template.run(**self.order(trial, "work", "worker.log", at=trial.at))
+        assert {"code": SIGKILLED} == ended, f"{trial.name}: it ended with {ended}\n{template.errors()}"
+        dead = auditor.read_journal(died_with(trial))
+        ended = template.run(**self.order(trial, "recover", "recovery.log"))
+        assert {"code": 0} == ended, f"{trial.name}: recovery ended with {ended}\n{template.errors()}"
+        recovery = auditor.read_facts(trial.folder / "recovery.log")
+        facts = auditor.read_facts(trial.folder / "worker.log") + recovery
+        rest = auditor.read_journal(trial.journal)
+        trial.seconds = recovery[-1]["seconds"]
+        trial.finding = auditor.audit(dead, rest, self.books(trial), facts, SCENARIOS[trial.scenario].on_crash)
+
+
+def died_with(trial):
+    """Copy the journal as its process left it, so that looking changes nothing that recovery meets."""
+    folder = trial.folder / "dead"
+    folder.mkdir()
+    for end in ("", "-wal"):
+        source = trial.journal.with_name(trial.journal.name + end)
+        if source.exists():
+            shutil.copy(source, folder)
+    return folder / trial.journal.name
+
+
+def trials_a_point():
+    """How often each boundary is tried: `COUNTWERK_TEST_CRASH_TRIALS`, or 5 with `COUNTWERK_TEST_DEEP`, or 1."""
+    given = os.environ.get("COUNTWERK_TEST_CRASH_TRIALS")
+    return int(given) if given else 5 if os.environ.get("COUNTWERK_TEST_DEEP") else 1
+
+
+def table(trials):
+    """Write what was found, a line a scenario, and how long recovery took."""
+    head = f"{'scenario':<38} {'points':>6} {'trials':>6} {'due':>5} {'charged':>7} {'doubles':>7} {'losses':>6} {'strands':>7} {'in doubt':>8} {'listed':>6}"
+    lines = [head]
+    for name, group in itertools.groupby(sorted(trials, key=lambda each: each.scenario), lambda each: each.scenario):
+        lines.append(_line(name, list(group)))
+    lines.append(_line("all", trials))
+    seconds = [trial.seconds * 1000 for trial in trials]
+    lines.append(
+        f"recovery, from opening the journal to rest: min {min(seconds):.0f} ms, "
+        f"median {statistics.median(seconds):.0f} ms, max {max(seconds):.0f} ms"
+    )
+    return "\n".join(lines)
+
+
+def _line(name, trials):
+    found = [trial.finding for trial in trials]
+    points = len({(trial.scenario, trial.at) for trial in trials})
+    sums = [sum(getattr(each, what) for each in found) for what in _COLUMNS]
+    due, charged, doubled, lost, stranded, in_doubt, listed = sums
+    return (
+        f"{name:<38} {points:>6} {len(trials):>6} {due:>5} {charged:>7} {doubled:>7} {lost:>6} {stranded:>7} "
+        f"{in_doubt:>8} {listed:>6}"
+    )
+
+
+_COLUMNS = ("due", "charged", "doubled", "lost", "stranded", "in_doubt", "listed")

@@ -1,0 +1,126 @@
+"""
+The processes that die, and those that recover: forked from one that has imported everything already.
+
+The template reads orders as JSON, one a line, and answers each with one line. A child writes what is true to its side
+log with a single `write` each, so that what it wrote is there however it ends.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+import warnings
+
+from countwerk_meter import Meter
+from countwerk_meter._drivers.transport import _tls
+from countwerk_meter.journal import open_journal
+
+from .boundaries import Boundaries, WatchedJournal, watch_sends
+from .scenarios import SCENARIOS, Run
+
+PRODUCT = "product_1"
+PRICES = {
+    "profileVersionId": "crash-1",
+    "eurPerCredit": 0.01,
+    "rateRules": [{"id": "out", "dimensionKey": "llm_output_tokens", "creditsPerUnit": 0.003}],
+}
+SETTLES_WITHIN = 60.0
+
+
+class SideLog:
+    """A file of facts, each in its own `write`."""
+
+    def __init__(self, path):
+        self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def note(self, fact):
+        os.write(self._handle, json.dumps(fact).encode() + b"\n")
+
+
+def _die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _pause():
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+_ACTS = {"kill": _die, "stop": _pause}
+
+
+def _meter(order, log, journal):
+    def event(name, fields):
+        log.note({"event": name, "id": fields.get("usage_event_id")})
+
+    return Meter(
+        PRODUCT,
+        api_key=order["api_key"],
+        base_url=order["url"],
+        prices=PRICES,
+        journal=journal,
+        on_event=event,
+        **SCENARIOS[order["scenario"]].options,
+    )
+
+
+def work(order):
+    """Run a scenario to its end, unless it is killed on the way."""
+    log = SideLog(order["log"])
+    boundaries = Boundaries(log.note, order.get("at"), _ACTS[order.get("act", "kill")])
+    watch_sends(boundaries)
+    journal = WatchedJournal(open_journal(order["journal"]), boundaries)
+    meter = _meter(order, log, journal)
+    SCENARIOS[order["scenario"]].body(Run(meter, order["account"], log.note, boundaries.reach))
+    log.note({"settled": meter.flush(SETTLES_WITHIN)})
+    meter.close()
+    journal.close()
+
+
+def recover(order):
+    """Open the journal that another process left, and wait until nothing is due any more."""
+    log = SideLog(order["log"])
+    began = time.monotonic()
+    meter = _meter(order, log, order["journal"])
+    settled = meter.flush(SETTLES_WITHIN)
+    log.note({"settled": settled, "seconds": time.monotonic() - began})
+    meter.close()
+
+
+_DO = {"work": work, "recover": recover}
+
+
+def _start(order):
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        sys.stdin.close()
+        _DO[order["do"]](order)
+        code = 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _wait(child):
+    _, status = os.waitpid(child, os.WUNTRACED)
+    return {"stopped": True} if os.WIFSTOPPED(status) else {"code": os.waitstatus_to_exitcode(status)}
+
+
+def main():
+    """Serve orders until stdin ends."""
+    warnings.simplefilter("error")
+    _tls()
+    for line in sys.stdin:
+        order = json.loads(line)
+        answer = _wait(order["pid"]) if order["do"] == "wait" else {"pid": _start(order)}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
