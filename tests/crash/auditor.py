@@ -41,6 +41,10 @@ class Finding:
     listed: int = 0
     complaints: list = field(default_factory=list)
 
+    @property
+    def wrong(self):
+        return bool(self.doubled or self.lost or self.stranded or self.complaints)
+
 
 def read_books(url, account):
     """Return the ledger's statement of one account."""
@@ -68,9 +72,9 @@ def read_facts(path):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def audit(dead, rest, books, facts, on_crash):
+def audit_death(dead, rest, books, facts, on_crash):
     """
-    Compare what was due with what was charged.
+    Compare what a process that was killed owed with what was charged.
 
     Args:
         dead: The rows at the moment of death.
@@ -81,33 +85,46 @@ def audit(dead, rest, books, facts, on_crash):
 
     """
     finding = Finding()
-    used = {fact["used"]: fact["credits"] for fact in facts if "used" in fact}
-    returned = {fact["returned"] for fact in facts if "returned" in fact}
-    crashed = {fact["id"] for fact in facts if fact.get("event") == "crashed"}
-    charged = _charged(rest, books, finding)
-    for charge_id in sorted(set(dead.charges) | set(used) | returned | set(charged)):
-        if _is_leg(charge_id):
-            continue
-        due = _due(dead, charge_id, used.get(charge_id, 0), on_crash, finding)
-        if charge_id in returned and due != used[charge_id]:
+    used, returned = _used(facts), _returned(facts)
+    due = {}
+    for charge_id in _whole({*dead.charges, *used}):
+        due[charge_id] = _due(dead, charge_id, used.get(charge_id, 0), on_crash, finding)
+    for charge_id in returned:
+        if due[charge_id] != used[charge_id]:
             finding.complaints.append(f"{charge_id} was answered and its charge not committed as {used[charge_id]}")
-            finding.lost += max(used[charge_id] - due, 0)
-        paid = charged.get(charge_id, 0)
-        finding.due += due
-        finding.charged += paid
-        finding.doubled += max(paid - due, 0)
-        finding.lost += max(due - paid, 0)
-        was = dead.charges.get(charge_id, {}).get("state")
+            finding.lost += used[charge_id] - due[charge_id]
+    _compare(due, rest, books, facts, finding)
+    crashed = {fact["id"] for fact in facts if fact.get("event") == "crashed"}
+    for charge_id, row in dead.charges.items():
         now = rest.charges.get(charge_id, {}).get("state")
-        if was == "open" and now == "lost":
+        if row["state"] != "open":
+            continue
+        if now == "lost":
             finding.listed += 1
-        if was == "open" and now in {"lost", "committed", "settled"} and charge_id not in crashed | _flat(dead):
+        if now in {"lost", "committed", "settled"} and charge_id not in crashed | _flat(dead):
             finding.complaints.append(f"{charge_id} was closed by recovery and no event said so")
-        if was == "open" and due == 0 and now not in {"lost", "orphaned", "settled", "cancelled"}:
+        if due[charge_id] == 0 and now not in {"lost", "orphaned", "settled", "cancelled"}:
             finding.complaints.append(f"{charge_id} was open at death and is {now}")
-    _total(books, finding)
-    _holds(rest, books, finding)
-    _at_rest(rest, facts, finding)
+    return finding
+
+
+def audit_late(rest, books, facts):
+    """
+    Compare what was used with what was charged where a process was only stopped, and went on after another took over.
+
+    Every call that was answered is due in full, whatever recovery thought of it. What the client cannot decide may
+    stand as unresolved instead, if an event said so.
+    """
+    finding = Finding()
+    used = _used(facts)
+    due = {charge_id: used.get(charge_id, 0) for charge_id in _whole({*rest.charges, *used})}
+    told = {fact["id"] for fact in facts if fact.get("event") == "unresolved"}
+    for charge_id in set(used) - _returned(facts):
+        due[charge_id] = 0
+    open_questions = {
+        charge_id for charge_id in due if rest.charges[charge_id]["state"] == "unresolved" and charge_id in told
+    }
+    _compare(due, rest, books, facts, finding, open_questions)
     return finding
 
 
@@ -117,8 +134,34 @@ def audit_after_validity(books):
     return max(active, books["reserved"])
 
 
-def _is_leg(charge_id):
-    return charge_id.endswith(_LEGS)
+def _whole(charge_ids):
+    """Leave out what is part of another charge."""
+    return sorted(charge_id for charge_id in charge_ids if not charge_id.endswith(_LEGS))
+
+
+def _used(facts):
+    return {fact["used"]: fact["credits"] for fact in facts if "used" in fact}
+
+
+def _returned(facts):
+    return {fact["returned"] for fact in facts if "returned" in fact}
+
+
+def _compare(due, rest, books, facts, finding, open_questions=frozenset()):
+    """Compare charge by charge, then the account, its holds, and whether everything is at rest."""
+    charged = _charged(rest, books, finding)
+    for charge_id in sorted({*due, *charged}):
+        owed, paid = due.get(charge_id, 0), charged.get(charge_id, 0)
+        finding.due += owed
+        finding.charged += paid
+        finding.doubled += max(paid - owed, 0)
+        if charge_id in open_questions and paid < owed:
+            finding.listed += 1
+        else:
+            finding.lost += max(owed - paid, 0)
+    _total(books, finding)
+    _holds(rest, books, finding)
+    _at_rest(rest, facts, finding)
 
 
 def _flat(dead):
@@ -214,7 +257,8 @@ def _holds(rest, books, finding):
 
 def _at_rest(rest, facts, finding):
     """Every row has ended, or waits for its validity or for a person."""
-    if not [fact for fact in facts if fact.get("settled")]:
+    settled = [fact["settled"] for fact in facts if "settled" in fact]
+    if not settled or not all(settled):
         finding.complaints.append("recovery did not come to rest")
     for row in rest.charges.values():
         if row["state"] in _MOVING:

@@ -86,6 +86,8 @@ def streamed(run):
             run.point(f"mid-stream chunk {number}")
             if number % 2 == 0:
                 reservation.checkpoint()
+                # What is read comes after what was queued: the checkpoint is written before the next chunk.
+                run.meter.charges(limit=1)
     run.returned("stream")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .auditor import Rows, audit, audit_after_validity
+from .auditor import Rows, audit_after_validity, audit_death
 
 _SOURCE = Path(__file__).with_name("auditor.py")
 
@@ -65,7 +65,7 @@ class Case:
         self.facts.remove({"returned": "c"})
 
     def found(self):
-        return audit(self.dead, self.rest, self.books, self.facts, self.on_crash)
+        return audit_death(self.dead, self.rest, self.books, self.facts, self.on_crash)
 
 
 @pytest.fixture

@@ -8,15 +8,15 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import auditor
+from . import auditor, clock
 from .scenarios import HELD_MINUTES, SCENARIOS
 
 ROOT = Path(__file__).parents[2]
@@ -64,14 +64,19 @@ class Trial:
     account: str
     finding: auditor.Finding | None = None
     seconds: float = 0.0
+    pid: int | None = None
 
     @property
     def journal(self):
         return self.folder / "journal.db"
 
     @property
+    def clock(self):
+        return self.folder / "clock"
+
+    @property
     def name(self):
-        return f"{self.scenario}: killed at {self.at}"
+        return f"{self.scenario}: {self.at}"
 
 
 @dataclass
@@ -91,6 +96,7 @@ class Bench:
         account = f"acct_{next(self.numbers)}"
         folder = self.folder / account
         folder.mkdir()
+        clock.make(folder / "clock")
         self.control.account(account, balance=SCENARIOS[scenario].balance, ai_product_id="product_1")
         return Trial(scenario, at, folder, account)
 
@@ -98,7 +104,8 @@ class Bench:
         """Say what a child is to do."""
         return {
             "do": do, "scenario": trial.scenario, "account": trial.account, "url": self.url, "api_key": self.api_key,
-            "journal": self.journal_url(trial), "log": str(trial.folder / log), **more,
+            "journal": self.journal_url(trial), "log": str(trial.folder / log),
+            "clock": str(trial.clock), **more,
         }  # fmt: skip
 
     def boundaries(self, scenario):
@@ -109,8 +116,9 @@ class Bench:
         assert {"code": 0} == template.run(**self.order(trial, "work", "worker.log")), template.errors()
         facts = auditor.read_facts(trial.folder / "worker.log")
         rows = auditor.read_journal(trial.journal)
-        finding = auditor.audit(rows, rows, self.books(trial), facts, SCENARIOS[scenario].on_crash)
+        finding = auditor.audit_death(rows, rows, self.books(trial), facts, SCENARIOS[scenario].on_crash)
         assert (0, 0, 0, []) == (finding.doubled, finding.lost, finding.stranded, finding.complaints)
+        assert not [fact for fact in facts if "failed" in fact]
         passed = [fact["at"] for fact in facts if "at" in fact]
         since = SCENARIOS[scenario].since
         return passed if since is None else passed[passed.index(since) :]
@@ -125,37 +133,71 @@ class Bench:
         return auditor.read_books(self.url, trial.account)
 
     def run(self, trials):
-        """Run trials, as many at once as there are templates; then let every validity pass, and look again."""
+        """Kill, recover and audit; then let every validity pass, and look again."""
         self.faults(trials)
-        free = list(self.templates)
-        lock = threading.Lock()
+        self._each(trials, self._killed)
+        self.control.advance(HELD_MINUTES * 60 + 1)
+        self._after_validity(trials)
 
-        def run(trial):
-            with lock:
-                template = free.pop()
-            try:
-                self._run(template, trial)
-            finally:
-                with lock:
-                    free.append(template)
+    def run_stopped(self, trials, take_away):
+        """Stop processes, take away what is theirs, let others take over; then let the stopped ones go on."""
+        self._each(trials, self._stopped)
+        take_away(trials)
+        self._each(trials, self._taken_over)
+        self._each(trials, self._woken)
+        self.control.advance(HELD_MINUTES * 60 + 1)
+        self._after_validity(trials)
+
+    def pass_time(self, trials, seconds):
+        """Move every clock: the ledger's, and those of all processes of these trials."""
+        self.control.advance(seconds)
+        for trial in trials:
+            clock.advance(trial.clock, seconds)
+
+    def _each(self, trials, step):
+        """Do one step for all, as many at once as there are templates; each trial stays with its template."""
+
+        def some(number):
+            for trial in trials[number :: len(self.templates)]:
+                step(self.templates[number], trial)
 
         with ThreadPoolExecutor(len(self.templates)) as pool:
-            list(pool.map(run, trials))
-        self.control.advance(HELD_MINUTES * 60 + 1)
+            list(pool.map(some, range(len(self.templates))))
+
+    def _after_validity(self, trials):
         for trial in trials:
             trial.finding.stranded += auditor.audit_after_validity(self.books(trial))
 
-    def _run(self, template, trial):
-        ended = template.run(**self.order(trial, "work", "worker.log", at=trial.at))
-        assert {"code": SIGKILLED} == ended, f"{trial.name}: it ended with {ended}\n{template.errors()}"
+    def _killed(self, template, trial):
+        self._ends(template.run(**self.order(trial, "work", "worker.log", at=trial.at)), SIGKILLED, template, trial)
         dead = auditor.read_journal(died_with(trial))
-        ended = template.run(**self.order(trial, "recover", "recovery.log"))
-        assert {"code": 0} == ended, f"{trial.name}: recovery ended with {ended}\n{template.errors()}"
-        recovery = auditor.read_facts(trial.folder / "recovery.log")
-        facts = auditor.read_facts(trial.folder / "worker.log") + recovery
+        facts = self._recovered(template, trial)
         rest = auditor.read_journal(trial.journal)
-        trial.seconds = recovery[-1]["seconds"]
-        trial.finding = auditor.audit(dead, rest, self.books(trial), facts, SCENARIOS[trial.scenario].on_crash)
+        on_crash = SCENARIOS[trial.scenario].on_crash
+        trial.finding = auditor.audit_death(dead, rest, self.books(trial), facts, on_crash)
+
+    def _stopped(self, template, trial):
+        trial.pid = template.ask(**self.order(trial, "work", "worker.log", at=trial.at, act="stop"))["pid"]
+        assert {"stopped": True} == template.ask(do="wait", pid=trial.pid), f"{trial.name}\n{template.errors()}"
+
+    def _taken_over(self, template, trial):
+        self._recovered(template, trial)
+
+    def _woken(self, template, trial):
+        os.kill(trial.pid, signal.SIGCONT)
+        self._ends(template.ask(do="wait", pid=trial.pid), 0, template, trial)
+        facts = self._recovered(template, trial, "second.log") + auditor.read_facts(trial.folder / "recovery.log")
+        trial.finding = auditor.audit_late(auditor.read_journal(trial.journal), self.books(trial), facts)
+
+    def _recovered(self, template, trial, log="recovery.log"):
+        self._ends(template.run(**self.order(trial, "recover", log)), 0, template, trial)
+        recovery = auditor.read_facts(trial.folder / log)
+        (trial.seconds,) = [fact["seconds"] for fact in recovery if "seconds" in fact]
+        return auditor.read_facts(trial.folder / "worker.log") + recovery
+
+    @staticmethod
+    def _ends(ended, code, template, trial):
+        assert {"code": code} == ended, f"{trial.name}: {ended}\n{template.errors()}"
 
 
 def died_with(trial):

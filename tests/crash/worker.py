@@ -9,13 +9,16 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
 
 from countwerk_meter import Meter
 from countwerk_meter._drivers.transport import _tls
+from countwerk_meter.errors import CountwerkError
 from countwerk_meter.journal import open_journal
 
+from . import clock
 from .boundaries import Boundaries, WatchedJournal, watch_sends
 from .scenarios import SCENARIOS, Run
 
@@ -38,15 +41,17 @@ class SideLog:
         os.write(self._handle, json.dumps(fact).encode() + b"\n")
 
 
-def _die():
+def _die(_journal):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _pause():
-    os.kill(os.getpid(), signal.SIGSTOP)
+def _stop(journal):
+    journal.quiet()
+    # To this thread, so that it goes no further; the whole process stops with it.
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
-_ACTS = {"kill": _die, "stop": _pause}
+_ACTS = {"kill": _die, "stop": _stop}
 
 
 def _meter(order, log, journal):
@@ -67,12 +72,17 @@ def _meter(order, log, journal):
 def work(order):
     """Run a scenario to its end, unless it is killed on the way."""
     log = SideLog(order["log"])
-    boundaries = Boundaries(log.note, order.get("at"), _ACTS[order.get("act", "kill")])
+    act = _ACTS[order.get("act", "kill")]
+    boundaries = Boundaries(log.note, order.get("at"), lambda: act(journal))
     watch_sends(boundaries)
     journal = WatchedJournal(open_journal(order["journal"]), boundaries)
     meter = _meter(order, log, journal)
-    SCENARIOS[order["scenario"]].body(Run(meter, order["account"], log.note, boundaries.reach))
-    log.note({"settled": meter.flush(SETTLES_WITHIN)})
+    try:
+        SCENARIOS[order["scenario"]].body(Run(meter, order["account"], log.note, boundaries.reach))
+    except CountwerkError as error:
+        log.note({"failed": type(error).__name__})
+    # Twice: where the clocks were moved on meanwhile, the first one's time is over at once.
+    log.note({"settled": meter.flush(SETTLES_WITHIN) or meter.flush(SETTLES_WITHIN)})
     meter.close()
     journal.close()
 
@@ -97,6 +107,8 @@ def _start(order):
     code = 1
     try:
         sys.stdin.close()
+        if "clock" in order:
+            clock.follow(order["clock"])
         _DO[order["do"]](order)
         code = 0
     except BaseException:
