@@ -7,9 +7,12 @@ back. The auditor believes that log, not the meter.
 
 import asyncio
 import contextlib
+import resource
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from countwerk_meter import Usage
+from countwerk_meter.errors import JournalError
 
 OPERATION = "app.chat.reply"
 HELD_MINUTES = 15
@@ -31,6 +34,7 @@ class Run:
     account: str
     note: object
     point: object
+    journal: str = ""
     used: dict = field(default_factory=dict)
 
     def reserve(self, charge_id, amount, **options):
@@ -45,6 +49,16 @@ class Run:
         """Say that so many more credits were consumed: by now it is true, whether the meter knows it or not."""
         total = self.used[charge_id] = self.used.get(charge_id, 0) + credits
         self.note({"used": self.named(charge_id), "credits": total})
+
+    def fill_disk(self):
+        """Let no file of this process grow beyond the write-ahead log as it is now: what a full disk does."""
+        size = Path(self.journal + "-wal").stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+    def free_disk(self):
+        """Let files grow again."""
+        most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
     def returned(self, charge_id):
         """Say that the app got its result: from here on the charge must not be lost."""
@@ -116,6 +130,26 @@ def failing(run):
         raise ZeroDivisionError
 
 
+def full_disk(run):
+    """The disk fills up while a model is answering, and is freed later."""
+    with run.reserve("first", 5) as reservation:
+        run.consumed("first", 3)
+        reservation.record(Usage(output_tokens=1000))
+        run.fill_disk()
+    run.returned("first")
+    try:
+        with run.reserve("refused", 5):
+            run.consumed("refused", 5)
+    except JournalError as error:
+        run.note({"refused": str(error)})
+    run.note({"state": reservation.settlement.state})
+    run.free_disk()
+    with run.reserve("second", 5) as reservation:
+        run.consumed("second", 3)
+        reservation.record(Usage(output_tokens=1000))
+    run.returned("second")
+
+
 _CONFIRM = "/api/credits/confirm-reservation"
 
 SCENARIOS = {
@@ -131,4 +165,7 @@ SCENARIOS = {
     "nested draws, over the hold": Scenario(nested),
     "flat": Scenario(flat),
     "failing": Scenario(failing),
+    "full disk": Scenario(full_disk),
 }
+# Those that are killed wherever they can be. A charge that waits in memory for a disk does not survive a kill.
+KILLED = tuple(name for name in SCENARIOS if name != "full disk")

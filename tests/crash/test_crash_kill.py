@@ -2,11 +2,11 @@
 
 import pytest
 
-from .scenarios import SCENARIOS
+from .scenarios import KILLED
 from .trials import table, trials_a_point
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("scenario", KILLED)
 def test_a_kill_at_any_boundary_charges_nothing_twice_and_loses_nothing(crash_bench, scenario, capsys):
     """What was committed is charged once, what was not follows the policy and is listed, and no hold stays behind."""
     points = crash_bench.boundaries(scenario)

@@ -65,6 +65,7 @@ class Trial:
     finding: auditor.Finding | None = None
     seconds: float = 0.0
     pid: int | None = None
+    dead: auditor.Rows | None = None
 
     @property
     def journal(self):
@@ -109,19 +110,22 @@ class Bench:
         }  # fmt: skip
 
     def boundaries(self, scenario):
-        """Run a scenario undisturbed, audit it, and list the boundaries that it passes."""
-        trial = self.trial(scenario)
-        self.faults([trial])
-        template = self.templates[0]
-        assert {"code": 0} == template.run(**self.order(trial, "work", "worker.log")), template.errors()
-        facts = auditor.read_facts(trial.folder / "worker.log")
-        rows = auditor.read_journal(trial.journal)
-        finding = auditor.audit_death(rows, rows, self.books(trial), facts, SCENARIOS[scenario].on_crash)
-        assert (0, 0, 0, []) == (finding.doubled, finding.lost, finding.stranded, finding.complaints)
+        """Run a scenario undisturbed, and list the boundaries that it passes."""
+        facts = self.undisturbed(self.trial(scenario))
         assert not [fact for fact in facts if "failed" in fact]
         passed = [fact["at"] for fact in facts if "at" in fact]
         since = SCENARIOS[scenario].since
         return passed if since is None else passed[passed.index(since) :]
+
+    def undisturbed(self, trial):
+        """Run a scenario to its end, audit it, and return its side log."""
+        self.faults([trial])
+        template = self.templates[0]
+        self._ends(template.run(**self.order(trial, "work", "worker.log")), 0, template, trial)
+        facts = auditor.read_facts(trial.folder / "worker.log")
+        trial.finding = auditor.audit_late(auditor.read_journal(trial.journal), self.books(trial), facts)
+        assert not trial.finding.wrong, trial.finding
+        return facts
 
     def faults(self, trials):
         """Plan the scenarios' faults, for each account of its own."""
@@ -135,7 +139,8 @@ class Bench:
     def run(self, trials):
         """Kill, recover and audit; then let every validity pass, and look again."""
         self.faults(trials)
-        self._each(trials, self._killed)
+        self._each(trials, self.kill)
+        self._each(trials, self.recover)
         self.control.advance(HELD_MINUTES * 60 + 1)
         self._after_validity(trials)
 
@@ -159,7 +164,7 @@ class Bench:
 
         def some(number):
             for trial in trials[number :: len(self.templates)]:
-                step(self.templates[number], trial)
+                step(trial, self.templates[number])
 
         with ThreadPoolExecutor(len(self.templates)) as pool:
             list(pool.map(some, range(len(self.templates))))
@@ -168,28 +173,33 @@ class Bench:
         for trial in trials:
             trial.finding.stranded += auditor.audit_after_validity(self.books(trial))
 
-    def _killed(self, template, trial):
+    def kill(self, trial, template=None):
+        """Let a process run until it dies at the trial's boundary."""
+        template = template or self.templates[0]
         self._ends(template.run(**self.order(trial, "work", "worker.log", at=trial.at)), SIGKILLED, template, trial)
-        dead = auditor.read_journal(died_with(trial))
-        facts = self._recovered(template, trial)
+        trial.dead = auditor.read_journal(died_with(trial))
+
+    def recover(self, trial, template=None):
+        """Let another process recover it, and audit."""
+        facts = self._recovered(trial, template or self.templates[0])
         rest = auditor.read_journal(trial.journal)
         on_crash = SCENARIOS[trial.scenario].on_crash
-        trial.finding = auditor.audit_death(dead, rest, self.books(trial), facts, on_crash)
+        trial.finding = auditor.audit_death(trial.dead, rest, self.books(trial), facts, on_crash)
 
-    def _stopped(self, template, trial):
+    def _stopped(self, trial, template):
         trial.pid = template.ask(**self.order(trial, "work", "worker.log", at=trial.at, act="stop"))["pid"]
         assert {"stopped": True} == template.ask(do="wait", pid=trial.pid), f"{trial.name}\n{template.errors()}"
 
-    def _taken_over(self, template, trial):
-        self._recovered(template, trial)
+    def _taken_over(self, trial, template):
+        self._recovered(trial, template)
 
-    def _woken(self, template, trial):
+    def _woken(self, trial, template):
         os.kill(trial.pid, signal.SIGCONT)
         self._ends(template.ask(do="wait", pid=trial.pid), 0, template, trial)
-        facts = self._recovered(template, trial, "second.log") + auditor.read_facts(trial.folder / "recovery.log")
+        facts = self._recovered(trial, template, "second.log") + auditor.read_facts(trial.folder / "recovery.log")
         trial.finding = auditor.audit_late(auditor.read_journal(trial.journal), self.books(trial), facts)
 
-    def _recovered(self, template, trial, log="recovery.log"):
+    def _recovered(self, trial, template, log="recovery.log"):
         self._ends(template.run(**self.order(trial, "recover", log)), 0, template, trial)
         recovery = auditor.read_facts(trial.folder / log)
         (trial.seconds,) = [fact["seconds"] for fact in recovery if "seconds" in fact]

@@ -15,10 +15,10 @@ import warnings
 
 from countwerk_meter import Meter
 from countwerk_meter._drivers.transport import _tls
-from countwerk_meter.errors import CountwerkError
+from countwerk_meter.errors import CountwerkError, JournalError
 from countwerk_meter.journal import open_journal
 
-from . import clock
+from . import clock, privileges
 from .boundaries import Boundaries, WatchedJournal, watch_sends
 from .scenarios import SCENARIOS, Run
 
@@ -29,6 +29,8 @@ PRICES = {
     "rateRules": [{"id": "out", "dimensionKey": "llm_output_tokens", "creditsPerUnit": 0.003}],
 }
 SETTLES_WITHIN = 60.0
+# The exit code of a process whose journal could not be opened.
+REFUSED = 3
 
 
 class SideLog:
@@ -69,16 +71,21 @@ def _meter(order, log, journal):
     )
 
 
-def work(order):
-    """Run a scenario to its end, unless it is killed on the way."""
-    log = SideLog(order["log"])
+def _watched(order, log):
     act = _ACTS[order.get("act", "kill")]
     boundaries = Boundaries(log.note, order.get("at"), lambda: act(journal))
     watch_sends(boundaries)
     journal = WatchedJournal(open_journal(order["journal"]), boundaries)
+    return journal, boundaries
+
+
+def work(order):
+    """Run a scenario to its end, unless it is killed on the way."""
+    log = SideLog(order["log"])
+    journal, boundaries = _watched(order, log)
     meter = _meter(order, log, journal)
     try:
-        SCENARIOS[order["scenario"]].body(Run(meter, order["account"], log.note, boundaries.reach))
+        SCENARIOS[order["scenario"]].body(Run(meter, order["account"], log.note, boundaries.reach, journal.name))
     except CountwerkError as error:
         log.note({"failed": type(error).__name__})
     # Twice: where the clocks were moved on meanwhile, the first one's time is over at once.
@@ -91,10 +98,12 @@ def recover(order):
     """Open the journal that another process left, and wait until nothing is due any more."""
     log = SideLog(order["log"])
     began = time.monotonic()
-    meter = _meter(order, log, order["journal"])
+    journal, _ = _watched(order, log)
+    meter = _meter(order, log, journal)
     settled = meter.flush(SETTLES_WITHIN)
     log.note({"settled": settled, "seconds": time.monotonic() - began})
     meter.close()
+    journal.close()
 
 
 _DO = {"work": work, "recover": recover}
@@ -107,10 +116,14 @@ def _start(order):
     code = 1
     try:
         sys.stdin.close()
-        if "clock" in order:
-            clock.follow(order["clock"])
+        clock.follow(order["clock"])
+        if order.get("unprivileged"):
+            privileges.drop()
         _DO[order["do"]](order)
         code = 0
+    except JournalError as error:
+        SideLog(order["log"]).note({"refused": str(error)})
+        code = REFUSED
     except BaseException:
         import traceback
 
