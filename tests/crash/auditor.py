@@ -72,7 +72,7 @@ def read_facts(path):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def audit_death(dead, rest, books, facts, on_crash):
+def audit_death(dead, rest, books, facts, on_crash, *, events=True):
     """
     Compare what a process that was killed owed with what was charged.
 
@@ -82,6 +82,8 @@ def audit_death(dead, rest, books, facts, on_crash):
         books: The ledger's statement then.
         facts: The side logs of both processes.
         on_crash: The policy for a call whose usage nobody knows.
+        events: Whether recovery must have told of each call that it closed. One that was killed itself may have
+            died before it could; what it closed is listed all the same.
 
     """
     finding = Finding()
@@ -101,7 +103,7 @@ def audit_death(dead, rest, books, facts, on_crash):
             continue
         if now == "lost":
             finding.listed += 1
-        if now in {"lost", "committed", "settled"} and charge_id not in crashed | _flat(dead):
+        if events and now in {"lost", "committed", "settled"} and charge_id not in crashed | _flat(dead):
             finding.complaints.append(f"{charge_id} was closed by recovery and no event said so")
         if due[charge_id] == 0 and now not in {"lost", "orphaned", "settled", "cancelled"}:
             finding.complaints.append(f"{charge_id} was open at death and is {now}")

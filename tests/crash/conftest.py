@@ -1,6 +1,5 @@
 """A ledger in a process of its own, and templates of the processes that die."""
 
-import itertools
 import os
 
 import pytest
@@ -8,10 +7,21 @@ import pytest
 from countwerk_meter.cli.child import sandbox_process
 from countwerk_meter.sandbox.remote import SandboxControl
 
-from .trials import Bench, Template
+from .trials import Bench, Template, table
 
 TEMPLATES = min(os.cpu_count() or 1, 4)
-_bench_numbers = itertools.count()
+_TOLD = pytest.StashKey[list]()
+
+
+def pytest_configure(config):
+    config.stash[_TOLD] = []
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Say what the auditor found, a line a scenario."""
+    if config.stash[_TOLD]:
+        terminalreporter.section("crash trials")
+        terminalreporter.write_line(table(config.stash[_TOLD]))
 
 
 @pytest.fixture(scope="session")
@@ -32,9 +42,10 @@ def templates(tmp_path_factory):
 
 
 @pytest.fixture
-def crash_bench(crash_ledger, templates, tmp_path):
+def crash_bench(crash_ledger, templates, tmp_path, pytestconfig):
     """Everything that trials run on; the ledger begins anew."""
+    told = pytestconfig.stash[_TOLD]
     with SandboxControl(crash_ledger["url"]) as control:
         control.reset()
-        yield Bench(crash_ledger["url"], crash_ledger["api_key"], control, tmp_path, templates)
+        yield Bench(crash_ledger["url"], crash_ledger["api_key"], control, tmp_path, templates, told=told)
         control.reset()

@@ -3,15 +3,33 @@
 import pytest
 
 from .scenarios import KILLED
-from .trials import table, trials_a_point
+from .trials import trials_a_point
 
 
 @pytest.mark.parametrize("scenario", KILLED)
-def test_a_kill_at_any_boundary_charges_nothing_twice_and_loses_nothing(crash_bench, scenario, capsys):
+def test_a_kill_at_any_boundary_charges_nothing_twice_and_loses_nothing(crash_bench, scenario):
     """What was committed is charged once, what was not follows the policy and is listed, and no hold stays behind."""
     points = crash_bench.boundaries(scenario)
     trials = [crash_bench.trial(scenario, point) for point in points for _ in range(trials_a_point())]
-    crash_bench.run(trials)
-    with capsys.disabled():
-        print(f"\n{table(trials)}")
-    assert {} == {trial.name: trial.finding for trial in trials if trial.finding.wrong}
+    crash_bench.run(scenario, trials)
+
+
+_DEATHS = (
+    ("plain", "receive reserve before #1"),
+    ("plain", "model after #1"),
+    ("plain", "commit Commit after #1"),
+    ("plain", "commit OpenAttempt after #1"),
+    ("plain", "receive confirm-reservation before #1"),
+    ("plain, settled with deducts", "receive deduct before #1"),
+    ("streamed, with checkpoints", "mid-stream chunk 3 #1"),
+    ("nested draws, over the hold", "commit Commit after #3"),
+    ("flat", "commit Direct after #1"),
+)
+
+
+@pytest.mark.parametrize(("scenario", "death"), _DEATHS)
+def test_a_recovery_that_is_killed_itself_is_taken_up_by_the_next(crash_bench, scenario, death):
+    """At each of its own commits, sends and receives; a third process then finds the same truth."""
+    points = crash_bench.boundaries_of_recovery(scenario, death)
+    trials = [crash_bench.trial(scenario, death, point) for point in points]
+    crash_bench.run(f"recovering {scenario}: {death}", trials)

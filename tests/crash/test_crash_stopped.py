@@ -7,7 +7,6 @@ import pytest
 from countwerk_meter._flow.recover import OVERDUE_AFTER
 
 from .scenarios import HELD_MINUTES
-from .trials import table
 
 
 def _without_locks(bench, trials):
@@ -26,18 +25,38 @@ def _expired(bench, trials):
     bench.pass_time(trials, HELD_MINUTES * 60 + OVERDUE_AFTER + 1)
 
 
-@pytest.mark.parametrize("take_away", [_without_locks, _overdue, _expired])
+_WAYS = {"its lock was taken": _without_locks, "overdue": _overdue, "its holds are over": _expired}
+
+
+@pytest.mark.parametrize("way", _WAYS)
 @pytest.mark.parametrize("scenario", ["plain", "streamed, with checkpoints"])
-def test_a_stopped_process_that_goes_on_loses_nothing_and_doubles_nothing(crash_bench, scenario, take_away, capsys):
+def test_a_stopped_process_that_goes_on_loses_nothing_and_doubles_nothing(crash_bench, scenario, way):
     """Stopped at any boundary that is not inside a transaction: every answered call is charged what it used."""
     points = [point for point in crash_bench.boundaries(scenario) if not _in_a_transaction(point)]
     trials = [crash_bench.trial(scenario, point) for point in points]
-    crash_bench.run_stopped(trials, lambda trials: take_away(crash_bench, trials))
-    with capsys.disabled():
-        print(f"\n{take_away.__name__}\n{table(trials)}")
-    wrong = {trial.name: trial.finding for trial in trials if trial.finding.wrong}
-    assert {} == wrong
+    crash_bench.run_stopped(f"stopped, {way}: {scenario}", trials, lambda trials: _WAYS[way](crash_bench, trials))
 
 
 def _in_a_transaction(point):
     return point.startswith("commit ") and " before #" in point
+
+
+@pytest.mark.parametrize(
+    ("scenario", "at", "late"),
+    [
+        ("plain", "model after #1", {"plain.late": 3}),
+        ("streamed, with checkpoints", "mid-stream chunk 3 #1", {"stream": 6, "stream.late": 6}),
+    ],
+)
+def test_what_the_late_owner_knows_goes_under_an_id_of_its_own(crash_bench, scenario, at, late):
+    """Recovery charged the checkpoint, or nothing; the rest is deducted under `<id>.late`."""
+    trial = crash_bench.trial(scenario, at)
+    crash_bench.run_stopped(f"late: {scenario}", [trial], lambda trials: _without_locks(crash_bench, trials))
+    rows = crash_bench.books(trial)["transactions"]
+    charged = {
+        row["usage_event_id"].removeprefix(f"{trial.account}."): row["amount"]
+        for row in rows
+        if row["kind"] == "deduct"
+    }
+    assert sum(late.values()) == crash_bench.books(trial)["spent"]
+    assert {name: credits for name, credits in late.items() if name.endswith(".late")} == charged

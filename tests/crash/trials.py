@@ -62,6 +62,7 @@ class Trial:
     at: str | None
     folder: Path
     account: str
+    then: str | None = None
     finding: auditor.Finding | None = None
     seconds: float = 0.0
     pid: int | None = None
@@ -77,7 +78,7 @@ class Trial:
 
     @property
     def name(self):
-        return f"{self.scenario}: {self.at}"
+        return " / ".join(filter(None, (self.scenario, self.at, self.then)))
 
 
 @dataclass
@@ -91,15 +92,16 @@ class Bench:
     templates: list
     journal_url: object = lambda trial: f"sqlite:///{trial.journal}"
     numbers: object = field(default_factory=itertools.count)
+    told: list = field(default_factory=list)
 
-    def trial(self, scenario, at=None):
+    def trial(self, scenario, at=None, then=None):
         """Prepare one: an account with credits, an empty folder."""
         account = f"acct_{next(self.numbers)}"
         folder = self.folder / account
         folder.mkdir()
         clock.make(folder / "clock")
         self.control.account(account, balance=SCENARIOS[scenario].balance, ai_product_id="product_1")
-        return Trial(scenario, at, folder, account)
+        return Trial(scenario, at, folder, account, then)
 
     def order(self, trial, do, log, **more):
         """Say what a child is to do."""
@@ -136,22 +138,23 @@ class Bench:
     def books(self, trial):
         return auditor.read_books(self.url, trial.account)
 
-    def run(self, trials):
+    def run(self, what, trials):
         """Kill, recover and audit; then let every validity pass, and look again."""
         self.faults(trials)
         self._each(trials, self.kill)
+        self._each([trial for trial in trials if trial.then], self._kill_the_recoverer)
         self._each(trials, self.recover)
-        self.control.advance(HELD_MINUTES * 60 + 1)
         self._after_validity(trials)
+        self._judge(what, trials)
 
-    def run_stopped(self, trials, take_away):
+    def run_stopped(self, what, trials, take_away):
         """Stop processes, take away what is theirs, let others take over; then let the stopped ones go on."""
         self._each(trials, self._stopped)
         take_away(trials)
         self._each(trials, self._taken_over)
         self._each(trials, self._woken)
-        self.control.advance(HELD_MINUTES * 60 + 1)
         self._after_validity(trials)
+        self._judge(what, trials)
 
     def pass_time(self, trials, seconds):
         """Move every clock: the ledger's, and those of all processes of these trials."""
@@ -170,6 +173,7 @@ class Bench:
             list(pool.map(some, range(len(self.templates))))
 
     def _after_validity(self, trials):
+        self.control.advance(HELD_MINUTES * 60 + 1)
         for trial in trials:
             trial.finding.stranded += auditor.audit_after_validity(self.books(trial))
 
@@ -184,7 +188,27 @@ class Bench:
         facts = self._recovered(trial, template or self.templates[0])
         rest = auditor.read_journal(trial.journal)
         on_crash = SCENARIOS[trial.scenario].on_crash
-        trial.finding = auditor.audit_death(trial.dead, rest, self.books(trial), facts, on_crash)
+        trial.finding = auditor.audit_death(
+            trial.dead, rest, self.books(trial), facts, on_crash, events=trial.then is None
+        )
+
+    def _judge(self, what, trials):
+        """Nothing was charged twice, nothing lost, nothing stranded, and nothing else is to be complained of."""
+        self.told.append((what, trials))
+        assert {} == {trial.name: trial.finding for trial in trials if trial.finding.wrong}
+
+    def boundaries_of_recovery(self, scenario, at):
+        """Kill a process, let another recover undisturbed, and list the boundaries that it passes."""
+        trial = self.trial(scenario, at)
+        self.faults([trial])
+        self.kill(trial)
+        self.recover(trial)
+        assert not trial.finding.wrong, trial.finding
+        return [fact["at"] for fact in auditor.read_facts(trial.folder / "recovery.log") if "at" in fact]
+
+    def _kill_the_recoverer(self, trial, template):
+        order = self.order(trial, "recover", "killed-recovery.log", at=trial.then)
+        self._ends(template.run(**order), SIGKILLED, template, trial)
 
     def _stopped(self, trial, template):
         trial.pid = template.ask(**self.order(trial, "work", "worker.log", at=trial.at, act="stop"))["pid"]
@@ -227,12 +251,11 @@ def trials_a_point():
     return int(given) if given else 5 if os.environ.get("COUNTWERK_TEST_DEEP") else 1
 
 
-def table(trials):
-    """Write what was found, a line a scenario, and how long recovery took."""
-    head = f"{'scenario':<38} {'points':>6} {'trials':>6} {'due':>5} {'charged':>7} {'doubles':>7} {'losses':>6} {'strands':>7} {'in doubt':>8} {'listed':>6}"
-    lines = [head]
-    for name, group in itertools.groupby(sorted(trials, key=lambda each: each.scenario), lambda each: each.scenario):
-        lines.append(_line(name, list(group)))
+def table(told):
+    """Write what was found, a line each for `(what, trials)`, and how long recovery took."""
+    lines = [_WIDTHS.format("", "points", "trials", *_COLUMNS)]
+    lines += [_line(what, trials) for what, trials in told]
+    trials = [trial for _, trials in told for trial in trials]
     lines.append(_line("all", trials))
     seconds = [trial.seconds * 1000 for trial in trials]
     lines.append(
@@ -242,15 +265,12 @@ def table(trials):
     return "\n".join(lines)
 
 
-def _line(name, trials):
-    found = [trial.finding for trial in trials]
-    points = len({(trial.scenario, trial.at) for trial in trials})
-    sums = [sum(getattr(each, what) for each in found) for what in _COLUMNS]
-    due, charged, doubled, lost, stranded, in_doubt, listed = sums
-    return (
-        f"{name:<38} {points:>6} {len(trials):>6} {due:>5} {charged:>7} {doubled:>7} {lost:>6} {stranded:>7} "
-        f"{in_doubt:>8} {listed:>6}"
-    )
+def _line(what, trials):
+    points = len({(trial.scenario, trial.at, trial.then) for trial in trials})
+    sums = [sum(getattr(trial.finding, column) for trial in trials) for column in _COLUMNS]
+    return _WIDTHS.format(what, points, len(trials), *sums)
 
 
+# In credits, but for `listed`: charges. `in_doubt`: held without a name until its validity is over.
 _COLUMNS = ("due", "charged", "doubled", "lost", "stranded", "in_doubt", "listed")
+_WIDTHS = "{:<62}{:>7}{:>7}" + "{:>9}" * len(_COLUMNS)
