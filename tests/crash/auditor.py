@@ -95,7 +95,7 @@ def audit_death(dead, rest, books, facts, on_crash, *, events=True):
         if due[charge_id] != used[charge_id]:
             finding.complaints.append(f"{charge_id} was answered and its charge not committed as {used[charge_id]}")
             finding.lost += used[charge_id] - due[charge_id]
-    _compare(due, rest, books, facts, finding)
+    _compare(due, rest, books, facts, finding, {"uncollected"})
     crashed = {fact["id"] for fact in facts if fact.get("event") == "crashed"}
     for charge_id, row in dead.charges.items():
         now = rest.charges.get(charge_id, {}).get("state")
@@ -120,13 +120,13 @@ def audit_late(rest, books, facts):
     finding = Finding()
     used = _used(facts)
     due = {charge_id: used.get(charge_id, 0) for charge_id in _whole({*rest.charges, *used})}
-    told = {fact["id"] for fact in facts if fact.get("event") == "unresolved"}
     for charge_id in set(used) - _returned(facts):
         due[charge_id] = 0
-    open_questions = {
-        charge_id for charge_id in due if rest.charges[charge_id]["state"] == "unresolved" and charge_id in told
-    }
-    _compare(due, rest, books, facts, finding, open_questions)
+    told = {fact["id"] for fact in facts if fact.get("event") == "unresolved"}
+    for row in rest.charges.values():
+        if row["state"] == "unresolved" and row["id"] not in told:
+            finding.complaints.append(f"{row['id']} is unresolved and no event said so")
+    _compare(due, rest, books, facts, finding, {"uncollected", "unresolved"})
     return finding
 
 
@@ -149,7 +149,7 @@ def _returned(facts):
     return {fact["returned"] for fact in facts if "returned" in fact}
 
 
-def _compare(due, rest, books, facts, finding, open_questions=frozenset()):
+def _compare(due, rest, books, facts, finding, may_wait):
     """Compare charge by charge, then the account, its holds, and whether everything is at rest."""
     charged = _charged(rest, books, finding)
     for charge_id in sorted({*due, *charged}):
@@ -157,13 +157,19 @@ def _compare(due, rest, books, facts, finding, open_questions=frozenset()):
         finding.due += owed
         finding.charged += paid
         finding.doubled += max(paid - owed, 0)
-        if charge_id in open_questions and paid < owed:
-            finding.listed += 1
-        else:
-            finding.lost += max(owed - paid, 0)
+        if owed > paid:
+            waits = _listed(rest, charge_id, may_wait)
+            finding.listed += waits > 0
+            finding.lost += max(owed - paid - waits, 0)
     _total(books, finding)
     _holds(rest, books, finding)
     _at_rest(rest, facts, finding)
+
+
+def _listed(rest, charge_id, states):
+    """Credits of a charge that stand in the journal for somebody to see."""
+    rows = (rest.charges.get(charge_id + leg) for leg in ("", *_LEGS))
+    return sum(row["share"] for row in rows if row is not None and row["state"] in states)
 
 
 def _flat(dead):

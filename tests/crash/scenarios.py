@@ -35,6 +35,7 @@ class Run:
     note: object
     point: object
     journal: str = ""
+    prefix: str = ""
     used: dict = field(default_factory=dict)
 
     def reserve(self, charge_id, amount, **options):
@@ -43,7 +44,7 @@ class Run:
         )
 
     def named(self, charge_id):
-        return f"{self.account}.{charge_id}"
+        return f"{self.account}.{self.prefix}{charge_id}"
 
     def consumed(self, charge_id, credits):
         """Say that so many more credits were consumed: by now it is true, whether the meter knows it or not."""
@@ -116,6 +117,14 @@ def nested(run):
             run.returned(name)
 
 
+def over(run):
+    """One call that costs more than was held, and more than the account has."""
+    with run.reserve("dear", 5) as reservation:
+        run.consumed("dear", 9)
+        reservation.record(Usage(output_tokens=3000))
+    run.returned("dear")
+
+
 def flat(run):
     """A flat price, charged at once."""
     run.consumed("flat", 4)
@@ -150,6 +159,7 @@ def full_disk(run):
     run.returned("second")
 
 
+_RESERVE = "/api/credits/reserve"
 _CONFIRM = "/api/credits/confirm-reservation"
 
 SCENARIOS = {
@@ -163,9 +173,14 @@ SCENARIOS = {
     ),
     "streamed, with checkpoints": Scenario(streamed),
     "nested draws, over the hold": Scenario(nested),
+    "over the hold, and no credits left": Scenario(over, balance=6),
+    "deferred, its reserve in doubt": Scenario(
+        plain, faults=({"path": _RESERVE, "kind": "drop_after"},), on_unavailable="defer", debt_limit=50
+    ),
     "flat": Scenario(flat),
     "failing": Scenario(failing),
     "full disk": Scenario(full_disk),
+    "plain, in a hurry": Scenario(plain, reserve_timeout=0.5),
 }
 # Those that are killed wherever they can be. A charge that waits in memory for a disk does not survive a kill.
-KILLED = tuple(name for name in SCENARIOS if name != "full disk")
+KILLED = tuple(name for name in SCENARIOS if name not in {"full disk", "plain, in a hurry"})

@@ -85,7 +85,9 @@ def work(order):
     journal, boundaries = _watched(order, log)
     meter = _meter(order, log, journal)
     try:
-        SCENARIOS[order["scenario"]].body(Run(meter, order["account"], log.note, boundaries.reach, journal.name))
+        SCENARIOS[order["scenario"]].body(
+            Run(meter, order["account"], log.note, boundaries.reach, journal.name, order.get("prefix", ""))
+        )
     except CountwerkError as error:
         log.note({"failed": type(error).__name__})
     # Twice: where the clocks were moved on meanwhile, the first one's time is over at once.
