@@ -185,7 +185,14 @@ class Bench:
 
     def recover(self, trial, template=None):
         """Let another process recover it, and audit."""
-        facts = self._recovered(trial, template or self.templates[0])
+        self._audit(trial, self._recovered(trial, template or self.templates[0]))
+
+    def again(self, trial):
+        """Run the same scenario once more, undisturbed, with the same ids on the same journal."""
+        template = self.templates[0]
+        self._ends(template.run(**self.order(trial, "work", "again.log")), 0, template, trial)
+
+    def _audit(self, trial, facts):
         rest = auditor.read_journal(trial.journal)
         on_crash = SCENARIOS[trial.scenario].on_crash
         trial.finding = auditor.audit_death(
@@ -196,6 +203,37 @@ class Bench:
         """Nothing was charged twice, nothing lost, nothing stranded, and nothing else is to be complained of."""
         self.told.append((what, trials))
         assert {} == {trial.name: trial.finding for trial in trials if trial.finding.wrong}
+
+    def run_late(self, what, trials):
+        """Kill processes whose request is on its way, and let others recover before the ledger has carried it out."""
+        self._each(trials, self._killed_on_the_way)
+        self._each(trials, self._recovered_on_the_way)
+        self._after_validity(trials)
+        self._judge(what, trials)
+
+    def _killed_on_the_way(self, trial, template):
+        self._stopped(trial, template)
+        while not self._on_its_way(trial):
+            pass
+        os.kill(trial.pid, signal.SIGKILL)
+        self._ends(template.ask(do="wait", pid=trial.pid), SIGKILLED, template, trial)
+        trial.dead = auditor.read_journal(died_with(trial))
+
+    def _recovered_on_the_way(self, trial, template):
+        facts = self._recovered(trial, template)
+        while self._on_its_way(trial):
+            pass
+        self._audit(trial, facts)
+
+    def _on_its_way(self, trial):
+        """Requests of a trial that the ledger has received and not answered."""
+        mine = {hold["reservation_id"] for hold in self.books(trial)["reservations"]}
+        return [
+            seen
+            for seen in self.control.requests(1000)["requests"]
+            if seen["status"] is None
+            and (seen["body"].get("account_id") == trial.account or seen["body"].get("reservationId") in mine)
+        ]
 
     def boundaries_of_recovery(self, scenario, at):
         """Kill a process, let another recover undisturbed, and list the boundaries that it passes."""
