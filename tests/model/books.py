@@ -136,6 +136,12 @@ class Journals:
         )
         return self._snapshots.setdefault(name, Snapshot(reservations, charges, carry))
 
+    @property
+    def met(self):
+        """The states that rows were in, their reasons, and the names of the operations that were carried out."""
+        operations = {type(operation).__name__ for operation, _, _ in self._done}
+        return frozenset(operations.union(*((row.state, row.reason) for row in self._rows)))
+
     def run(self, operation, snapshot, dead):
         """Carry out one operation; raises `Violation` (I7) where the journal refuses the step."""
         name = (operation, snapshot, dead)

@@ -11,7 +11,11 @@ from .steps import Model
 
 @dataclass
 class Report:
-    """What a walk found: how many states and steps there are, and the first violation, with how it came about."""
+    """
+    What a walk found: how many states and steps there are, and the first violation, with how it came about.
+
+    `met` are the states of rows, the reasons in them and the names of operations that it came by.
+    """
 
     scenario: str
     states: int = 0
@@ -19,6 +23,7 @@ class Report:
     healed: int = 0
     violation: Violation | None = None
     trace: str = ""
+    met: frozenset = frozenset()
 
     def __str__(self):
         found = "0 violations" if self.violation is None else f"violated: {self.violation}"
@@ -29,7 +34,7 @@ def explore(scenario, *, strict=True, deep=False):
     """Walk a scenario until nothing is new, or to the first violation; `deep`: with the larger bounds."""
     scenario = replace(scenario, left=scenario.deep, phases=(0, 1, 2, 3)) if deep else scenario
     model = Model(scenario, strict=strict)
-    healing = Healing(model)
+    healings = [Healing(model, in_turn=False), Healing(model, in_turn=True)]
     report = Report(scenario.name)
     first = model.begin()
     came = {first: None}
@@ -39,7 +44,8 @@ def explore(scenario, *, strict=True, deep=False):
         while waiting:
             state, last = waiting.popleft(), None
             invariants.always(state, scenario.costs)
-            healing.check(state)
+            for healing in healings:
+                healing.check(state)
             for action, after in model.steps(state):
                 report.steps += 1
                 if isinstance(after, Violation):
@@ -50,9 +56,10 @@ def explore(scenario, *, strict=True, deep=False):
                     waiting.append(after)
     except Violation as violation:
         report.violation = violation
-        report.trace = _trace(model, came, state, last, healing.way)
+        report.trace = _trace(model, came, state, last, [step for healing in healings for step in healing.way])
     report.states = len(came)
-    report.healed = healing.states
+    report.met = model.journals.met
+    report.healed = sum(healing.states for healing in healings)
     return report
 
 

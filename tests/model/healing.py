@@ -1,18 +1,22 @@
 """
 Faults end, and a fair run leads to rest: every thread goes on, what died is taken over, what is due is settled.
 
-The run from a state is one fixed run, so runs meet, and each state on the way is checked once.
+Two fair runs are followed from every state: in one, whoever comes first in line goes on for as long as it can; in the
+other, each thread takes one step in its turn, so that workers who undo each other's work would do so for ever. Each is
+fixed, so runs meet, and each state on the way is checked once.
 """
 
 from . import invariants
+from .books import Violation
 from .state import LAST, PHASES, Left
 
 
 class Healing:
-    """Remembers which states are known to come to a good rest."""
+    """One kind of fair run; remembers which states are known to come to a good rest."""
 
-    def __init__(self, model):
+    def __init__(self, model, *, in_turn):
         self._model = model
+        self._in_turn = in_turn
         self._good = set()
         self.way = []
 
@@ -23,36 +27,44 @@ class Healing:
 
     def check(self, state):
         """Follow the fair run from here; raises `Violation`, with the steps so far in `way`."""
-        scenario = self._model.scenario
-        state = state._replace(left=Left(), wire=(), since=())
+        costs = self._model.scenario.costs
+        at = state._replace(left=Left(), wire=(), since=()), 0
         self.way = []
         seen = set()
-        while state not in self._good:
-            if state in seen:
-                raise invariants.Violation("I8", "the same steps follow each other for ever")
-            seen.add(state)
-            invariants.always(state, scenario.costs)
-            action, after = self._next(state)
+        while at not in self._good:
+            if at in seen:
+                raise Violation("I8", "the same steps follow each other for ever")
+            seen.add(at)
+            state, turn = at
+            invariants.always(state, costs)
+            action, after, turn = self._next(state, turn)
             if after is None:
-                invariants.at_rest(state, scenario.costs)
+                invariants.at_rest(state, costs)
                 break
             self.way.append(action)
-            state = after
+            at = after, turn if self._in_turn else 0
         self._good |= seen
         self.way = []
 
-    def _next(self, state):
-        model, scenario = self._model, self._model.scenario
-        for number, thread in enumerate(state.threads):
-            if thread.place is not None:
-                return (number, "goes on:", thread.place.command, thread.net), model.fair(state, number)
-        for number, known in enumerate(scenario.threads):
-            if known.works and state.processes[known.process].alive:
-                for program in model.passes(state, known.process):
-                    return (number, "begins", program), model.started(state, number, program)
+    def _next(self, state, turn):
+        """Return what happens next, the state after it, and whose turn it is then."""
+        model = self._model
+        count = len(state.threads)
+        # A pass begins only where no other thread of the line can go on, or in the thread's turn.
+        for begins in (True,) if self._in_turn else (False, True):
+            for number in (*range(turn, count), *range(turn)):
+                thread, known = state.threads[number], model.scenario.threads[number]
+                if thread.place is not None:
+                    action = (number, "goes on:", thread.place.command, thread.net)
+                    return action, model.fair(state, number), (number + 1) % count
+                if begins and known.works and state.processes[known.process].alive:
+                    for program in model.passes(state, known.process):
+                        after = model.started(state, number, program)
+                        return (number, "begins", program), after, (number + 1) % count
         if not any(process.alive for process in state.processes):
-            return ("the machine", "starts again"), model.restarted(state)
+            return ("the machine", "starts again"), model.restarted(state), 0
         invariants.leak(state)
         if state.phase < LAST:
-            return ("time", "passes:", PHASES[state.phase + 1]), model.later(state, state.phase + 1)
-        return None, None
+            later = state.phase + 1
+            return ("time", "passes:", PHASES[later]), model.later(state, later), 0
+        return None, None, 0

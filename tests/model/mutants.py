@@ -7,7 +7,7 @@ it (`strict=False`), so that it is caught by what it does to somebody's money, a
 
 from dataclasses import dataclass, replace
 
-from countwerk_meter._flow import settle
+from countwerk_meter._flow import recover, settle
 from countwerk_meter._flow.attempts import (
     CANCEL,
     Claim,
@@ -22,7 +22,8 @@ from countwerk_meter._flow.attempts import (
 )
 from countwerk_meter._flow.books import Operation
 from countwerk_meter._flow.commands import Journal, Now, Send
-from countwerk_meter._flow.ending import Commit, Committed
+from countwerk_meter._flow.deducted import Deducted
+from countwerk_meter._flow.ending import Commit, Committed, Release
 from countwerk_meter._flow.rows import CONFIRM
 from countwerk_meter._flow.states import WAITING, ChargeState, Outcome, ReservationState, Sequel
 from countwerk_meter._flow.verdict import Pass, Verdict
@@ -180,6 +181,71 @@ def deduct_after_expiry_with_an_attempt_open(patch):
     patch.setattr(Convert, "apply", converting)
 
 
+def attempts_are_not_synced(patch):
+    """An attempt is written down before it leaves, and may be forgotten with the power."""
+    patch.setattr(OpenAttempt, "durable", False)
+
+
+def commits_are_not_synced(patch):
+    """What a call used is written down, and may be forgotten with the power."""
+    patch.setattr(Commit, "durable", False)
+
+
+def stale_attempts_open(patch):
+    """A worker acts on what it read a while ago, whatever the row has become since."""
+    converted = Convert.apply
+
+    def converting(self, books):
+        row = books.reservation(self.key)
+        books.save_reservation(replace(row, confirms_open=0, confirm_delivered=False))
+        return converted(replace(self, epoch=row.epoch), books)
+
+    patch.setattr(Convert, "apply", converting)
+
+    def opening(self, books):
+        row = books.reservation(self.key)
+        if self.kind == CONFIRM:
+            row = replace(row, confirms=row.confirms + 1, confirms_open=row.confirms_open + 1, frozen=self.amount)
+        else:
+            row = replace(row, cancels=row.cancels + 1, cancels_open=row.cancels_open + 1)
+        books.save_reservation(row)
+        return row
+
+    patch.setattr(OpenAttempt, "apply", opening)
+
+
+def own_clock(patch):
+    """This machine's clock says whether a hold is alive."""
+    life = settle.life_of
+    patch.setattr(settle, "life_of", lambda row, moment: life(row, replace(moment, ledger=moment.wall)))
+
+
+def late_truths_are_dropped(patch):
+    """Whoever was thought dead has nothing to say any more."""
+    patch.setattr(Commit, "_late", lambda self, books, charge: Committed(charge))
+
+
+def crashed_calls_cost_nothing(patch):
+    """A call whose process died before it said what it used is cancelled, and nobody looks into it."""
+    patch.setattr(recover, "Release", lambda *args, lost: replace(Release(*args, lost=lost), lost=False))
+
+
+def uncollected_is_given_up(patch):
+    """A deduct that found no credits is not tried again."""
+    recorded = Deducted.apply
+    kept = ChargeState.UNCOLLECTED
+    patch.setattr(
+        Deducted,
+        "apply",
+        lambda self, books: recorded(replace(self, due_at=None) if self.state is kept else self, books),
+    )
+
+
+def holds_are_left_to_their_validity(patch):
+    """A hold that nobody needs any more is not given back."""
+    patch.setattr(settle, "surely_over", lambda row, moment: True)
+
+
 @dataclass(frozen=True)
 class Mutant:
     """A policy, the scenario that shows what is wrong with it, and the invariants that it may break."""
@@ -190,7 +256,7 @@ class Mutant:
     breaks: str
 
 
-MUTANTS = (
+NAMED = (
     Mutant("404 is fine", the_404_is_fine, "settling, whatever is answered", "I5"),
     Mutant("404 then deduct", the_404_then_deduct, "settling, whatever is answered", "I2"),
     Mutant("catch then cancel", catch_then_cancel, "settling, whatever is answered", "I3"),
@@ -205,4 +271,16 @@ MUTANTS = (
         "settling, whatever is answered",
         "I2",
     ),
+)
+
+# Policies that the design does not name, so that every invariant and every kind of fault has caught something.
+FURTHER = (
+    Mutant("attempts are not synced", attempts_are_not_synced, "one call, killed or without power", "I2"),
+    Mutant("commits are not synced", commits_are_not_synced, "one call, killed or without power", "I3"),
+    Mutant("stale attempts open", stale_attempts_open, "two settle one row", "I2"),
+    Mutant("own clock", own_clock, "settling, whatever is answered", "I5"),
+    Mutant("late truths are dropped", late_truths_are_dropped, "a late truth", "I3"),
+    Mutant("crashed calls cost nothing", crashed_calls_cost_nothing, "one call, killed or without power", "I3"),
+    Mutant("uncollected is given up", uncollected_is_given_up, "over the hold", "I8"),
+    Mutant("holds are left to their validity", holds_are_left_to_their_validity, "nothing used", "I4"),
 )

@@ -5,13 +5,15 @@ A generator cannot be copied, so a place is reached again by replay; each place 
 follow it. What a flow tells (`Emit`) belongs to the step that led there.
 """
 
-from countwerk_meter._flow.commands import Emit
+from countwerk_meter._flow.commands import Emit, Interrupted
 from countwerk_meter._wire.codes import STATUS_OF
 from countwerk_meter._wire.replies import Answer, Envelope, InDoubt, NotSent
 
 from .ledger import Said
 
 NOT_SENT, IN_DOUBT = NotSent("ConnectError"), InDoubt("ReadTimeout")
+# Not a reply: the caller of the flow is cancelled right here.
+CUT = "cut"
 
 
 class Place:
@@ -65,9 +67,12 @@ def _replayed(flow, path):
                 command = flow.send(None)
             elif left:
                 told.clear()
-                command = flow.send(left.pop())
+                reply = left.pop()
+                command = flow.throw(Interrupted()) if reply is CUT else flow.send(reply)
             else:
                 return tuple(told), command, None
+    except Interrupted:
+        return tuple(told), None, None
     except StopIteration as stop:
         return tuple(told), None, stop.value if _is_program(stop.value) else None
 

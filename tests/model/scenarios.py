@@ -4,12 +4,13 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import NamedTuple
 
+from countwerk_meter._flow.charge import charge_at_once
 from countwerk_meter._flow.commands import Emit, Journal, Now
 from countwerk_meter._flow.deduct import deduct
 from countwerk_meter._flow.ending import Checkpoint, Commit, Measured, Release, Seal
 from countwerk_meter._flow.recover import recover
 from countwerk_meter._flow.reserve import draw, reserve
-from countwerk_meter._flow.rows import ChargeRow, ReservationRow
+from countwerk_meter._flow.rows import DEDUCT, ChargeRow, ReservationRow
 from countwerk_meter._flow.settle import settle
 from countwerk_meter._flow.terms import Terms
 from countwerk_meter.errors import CountwerkError
@@ -37,6 +38,7 @@ class Runs(NamedTuple):
 
 
 A, B, C = Known("a"), Known("b", mortal=False), Known("c", born=False, mortal=False)
+MORTAL_B = Known("b")
 WORKERS = (Runs(0, works=True), Runs(1, works=True), Runs(2, works=True))
 
 
@@ -138,6 +140,25 @@ def ending(terms, epoch, used, known=0, name="e1"):
         yield _told("released", name)
 
 
+def flat(terms, price, name="e1"):
+    """Charge a flat price at once: what the call costs is known, and it runs once it is paid for."""
+    charge = replace(_charge(terms, name, price), amount=price, share=price, via=DEDUCT, basis="price")
+    try:
+        paid = yield from charge_at_once(terms, charge)
+    except CountwerkError:
+        return
+    if paid.owner == terms.owner:
+        yield _told("used", name)
+
+
+def drawing(terms, used, name="e2", key="k1"):
+    """Run a call on another one's open hold."""
+    gate = yield from draw(terms, _charge(terms, name, used), key)
+    if gate is not None:
+        yield _told("ran", name)
+        yield from _committed(terms, gate.charge, used, seal=False)
+
+
 def block(terms, first, second, hold=6):
     """Reserve once, for two calls."""
     try:
@@ -170,6 +191,8 @@ PROGRAMS = {
     "recover": lambda terms, _key: recover(terms),
     "call": call,
     "ending": ending,
+    "flat": flat,
+    "drawing": drawing,
     "block": block,
     "within": within,
 }
@@ -227,7 +250,7 @@ SCENARIOS = (
     ),
     Scenario(
         "settling in the last seconds",
-        Left(faults=1, power=1),
+        Left(faults=1),
         **SETTLED_LATER,
         phases=(0, 1, 2, 3),
         stale=True,
@@ -239,6 +262,7 @@ SCENARIOS = (
         (Runs(0, works=True), *WORKERS),
         {"e1": 3},
         history=((0, CALL),),
+        faults=frozenset({"doubt", "twice"}),
         deep=Left(faults=2, crashes=1),
     ),
     Scenario(
@@ -257,6 +281,7 @@ SCENARIOS = (
         worked(("ending", 0, 0, 7)),
         {"e1": 7},
         history=((0, ("call", 0, None)),),
+        processes=(A, MORTAL_B, C),
         terms={"on_crash": "reserved"},
         deep=Left(faults=1, crashes=1, steals=1),
     ),
@@ -291,6 +316,59 @@ SCENARIOS = (
         worked(("block", 0, 3, 2)),
         {"e1": 3, "e2": 2},
         deep=Left(faults=1, crashes=1, power=1),
+    ),
+    Scenario(
+        "draws in two threads",
+        Left(crashes=1),
+        (Runs(0, ("ending", 0, 0, 3)), Runs(0, ("drawing", 0, 2)), *WORKERS),
+        {"e1": 3, "e2": 2},
+        history=((0, ("call", 0, None)),),
+    ),
+    Scenario(
+        "a flat price",
+        Left(faults=2, crashes=1),
+        worked(("flat", 0, 3)),
+        {"e1": 3},
+        faults=ALL | {"cut"},
+        codes=REFUSALS,
+    ),
+    Scenario(
+        "a flat price, twice",
+        Left(faults=1, crashes=1),
+        (Runs(0, ("flat", 0, 3)), Runs(1, ("flat", 1, 3)), *WORKERS),
+        {"e1": 3},
+        faults=frozenset({"doubt", "cut"}),
+        deep=Left(faults=2, crashes=1),
+    ),
+    Scenario(
+        "a gate that nobody waits for",
+        Left(faults=2, crashes=1),
+        worked(CALL),
+        {"e1": 3},
+        faults=frozenset({"doubt", "cut"}),
+        faulty=frozenset({"reserve"}),
+    ),
+    Scenario(
+        "run on trust",
+        Left(faults=2, crashes=1),
+        worked(CALL),
+        {"e1": 3},
+        faulty=frozenset({"reserve", "deduct"}),
+        terms={"on_unavailable": "defer", "debt_limit": 10},
+    ),
+    Scenario(
+        "an owner that hangs",
+        Left(faults=1, hung=1),
+        **SETTLED_LATER,
+        faults=DOUBT,
+        deep=Left(faults=2, hung=2),
+    ),
+    Scenario(
+        "begun anew elsewhere",
+        Left(steals=1),
+        (Runs(0, ("ending", 0, 0, 3)), Runs(1, ("call", 1, 3, 5, 0, "e1", "k2")), *WORKERS),
+        {"e1": 3},
+        history=((0, ("call", 0, None)),),
     ),
     Scenario(
         "time unknown",

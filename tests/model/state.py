@@ -56,6 +56,7 @@ class Left(NamedTuple):
     crashes: int = 0
     steals: int = 0
     power: int = 0
+    hung: int = 0
     vanish: int = 0
 
 

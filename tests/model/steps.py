@@ -4,10 +4,12 @@ from countwerk_meter._flow.commands import Journal, Now, Send, Sleep
 
 from .books import Journals, Violation
 from .ledger import Ledger, Said, message_of
-from .places import IN_DOUBT, NOT_SENT, Place
+from .places import CUT, IN_DOUBT, NOT_SENT, Place
 from .state import PHASES, Left, Process, State, Thread, ledger_time, moment, wall_time
 
 _TOLD = frozenset({"ran", "used", "released", "superseded", "unresolved", "uncollected", "crashed"})
+# Programs that somebody waits for, and may stop waiting for.
+GATES = frozenset({"call", "flat"})
 _QUIET = frozenset({"balance", "purchase-links"})
 
 
@@ -84,8 +86,12 @@ class Model:
                 if known.works:
                     for program in self.passes(state, known.process):
                         yield (number, "begins", program), self.started(state, number, program)
+                    if state.left.hung:
+                        yield from self._hung(state, number, known.process)
                 continue
             command = thread.place.command
+            if "cut" in self.scenario.faults and state.left.faults and thread.place.program[0] in GATES:
+                yield from self._interrupted(state, number, thread.place)
             if isinstance(command, Journal):
                 yield self._commit(state, number)
             elif isinstance(command, Now):
@@ -102,10 +108,21 @@ class Model:
             found.append(("recover", process, ""))
         return found
 
-    def _commit(self, state, number):
+    def _hung(self, state, number, process):
+        """Take over what its owner, though it lives, has left alone for too long."""
+        others = [
+            known.owner for known in self.scenario.processes if known.owner != self.scenario.processes[process].owner
+        ]
+        if any(state.journal.due(owner, wall_time(state.phase)) for owner in others):
+            left = state.left._replace(hung=state.left.hung - 1)
+            program = ("recover", process, "")
+            yield (number, "begins", program), self.started(state._replace(left=left), number, program)
+
+    def _commit(self, state, number, *, cut=False):
+        """Carry a commit out; `cut`: the caller does not learn of it, because it is cancelled."""
         place = state.threads[number].place
         operation = place.command.operation
-        action = (number, "commits", operation)
+        action = (number, "commits", operation, "and is cancelled" if cut else None)
         try:
             done = self.journals.run(operation, state.journal, self.dead(state))
         except Violation as violation:
@@ -117,7 +134,7 @@ class Model:
             elif done.snapshot is not state.journal:
                 since = (*since, done.snapshot)
         after = state._replace(journal=done.snapshot, since=since)
-        return action, self._at(after, number, place.after(done.result))
+        return action, self._at(after, number, place.after(CUT if cut else done.result))
 
     def _looked(self, state, number):
         process = state.processes[self.scenario.threads[number].process]
@@ -138,6 +155,17 @@ class Model:
         if thread.net == "out":
             return self._carried_out(state, number, message_of(command.request))
         return self._received(state, number, thread.net)
+
+    def _interrupted(self, state, number, place):
+        """The caller of a gate is cancelled: its commit is queued all the same, its request stays on the wire."""
+        state = state._replace(left=state.left._replace(faults=state.left.faults - 1))
+        net, command = state.threads[number].net, place.command
+        if isinstance(command, Journal):
+            yield self._commit(state, number, cut=True)
+        elif isinstance(command, Send):
+            message = message_of(command.request)
+            after = _on_the_wire(state, message) if net == "out" and message.kind not in _QUIET else state
+            yield (number, "has its caller cancelled, and out is", message), self._at(after, number, place.after(CUT))
 
     # Requests and answers.
 

@@ -1,0 +1,15 @@
+"""What the model check says of itself on the terminal."""
+
+import pytest
+
+
+@pytest.fixture
+def tell(pytestconfig):
+    """Write a line to the terminal, whatever is captured."""
+    reporter = pytestconfig.pluginmanager.getplugin("terminalreporter")
+
+    def write(line):
+        reporter.ensure_newline()
+        reporter.write_line(str(line))
+
+    return write
