@@ -7,9 +7,11 @@ import pytest
 def tell(pytestconfig):
     """Write a line to the terminal, whatever is captured."""
     reporter = pytestconfig.pluginmanager.getplugin("terminalreporter")
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
 
     def write(line):
-        reporter.ensure_newline()
-        reporter.write_line(str(line))
+        with capture.global_and_fixture_disabled():
+            reporter.ensure_newline()
+            reporter.write_line(str(line))
 
     return write

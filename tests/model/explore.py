@@ -1,11 +1,14 @@
 """Walking every state of a scenario, breadth first, so that a trace to a violation is a shortest one."""
 
+import gc
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from . import invariants, trace
+from . import trace
 from .books import Violation
 from .healing import Healing
+from .invariants import Audit
 from .steps import Model
 
 
@@ -30,11 +33,26 @@ class Report:
         return f"{self.scenario}: {self.states} states, {self.steps} steps, {self.healed} on the way to rest, {found}"
 
 
+@contextmanager
+def _uncollected():
+    """Keep the collector from walking all states again and again: nothing here is cyclic."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+@_uncollected()
 def explore(scenario, *, strict=True, deep=False):
     """Walk a scenario until nothing is new, or to the first violation; `deep`: with the larger bounds."""
-    scenario = replace(scenario, left=scenario.deep, phases=(0, 1, 2, 3)) if deep else scenario
+    if deep:
+        scenario = replace(scenario, left=scenario.deep or scenario.left, phases=(0, 1, 2, 3))
     model = Model(scenario, strict=strict)
-    healings = [Healing(model, in_turn=False), Healing(model, in_turn=True)]
+    audit = Audit(scenario.costs)
+    healings = [Healing(model, audit, in_turn=False), Healing(model, audit, in_turn=True)]
     report = Report(scenario.name)
     first = model.begin()
     came = {first: None}
@@ -43,7 +61,7 @@ def explore(scenario, *, strict=True, deep=False):
     try:
         while waiting:
             state, last = waiting.popleft(), None
-            invariants.always(state, scenario.costs)
+            audit.always(state)
             for healing in healings:
                 healing.check(state)
             for action, after in model.steps(state):

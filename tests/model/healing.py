@@ -6,16 +6,17 @@ other, each thread takes one step in its turn, so that workers who undo each oth
 fixed, so runs meet, and each state on the way is checked once.
 """
 
-from . import invariants
 from .books import Violation
+from .invariants import leak
 from .state import LAST, PHASES, Left
 
 
 class Healing:
     """One kind of fair run; remembers which states are known to come to a good rest."""
 
-    def __init__(self, model, *, in_turn):
+    def __init__(self, model, audit, *, in_turn):
         self._model = model
+        self._audit = audit
         self._in_turn = in_turn
         self._good = set()
         self.way = []
@@ -27,7 +28,6 @@ class Healing:
 
     def check(self, state):
         """Follow the fair run from here; raises `Violation`, with the steps so far in `way`."""
-        costs = self._model.scenario.costs
         at = state._replace(left=Left(), wire=(), since=()), 0
         self.way = []
         seen = set()
@@ -36,10 +36,10 @@ class Healing:
                 raise Violation("I8", "the same steps follow each other for ever")
             seen.add(at)
             state, turn = at
-            invariants.always(state, costs)
+            self._audit.always(state)
             action, after, turn = self._next(state, turn)
             if after is None:
-                invariants.at_rest(state, costs)
+                self._audit.at_rest(state)
                 break
             self.way.append(action)
             at = after, turn if self._in_turn else 0
@@ -63,7 +63,7 @@ class Healing:
                         return (number, "begins", program), after, (number + 1) % count
         if not any(process.alive for process in state.processes):
             return ("the machine", "starts again"), model.restarted(state), 0
-        invariants.leak(state)
+        leak(state)
         if state.phase < LAST:
             later = state.phase + 1
             return ("time", "passes:", PHASES[later]), model.later(state, later), 0

@@ -8,12 +8,13 @@ follow it. What a flow tells (`Emit`) belongs to the step that led there.
 from countwerk_meter._flow.commands import Emit, Interrupted
 from countwerk_meter._wire.codes import STATUS_OF
 from countwerk_meter._wire.replies import Answer, Envelope, InDoubt, NotSent
+from countwerk_meter.errors import JournalError
 
 from .ledger import Said
 
 NOT_SENT, IN_DOUBT = NotSent("ConnectError"), InDoubt("ReadTimeout")
-# Not a reply: the caller of the flow is cancelled right here.
-CUT = "cut"
+# Not replies: the caller of the flow is cancelled right here; the journal cannot write.
+CUT, UNWRITTEN = "cut", "unwritten"
 
 
 class Place:
@@ -68,10 +69,15 @@ def _replayed(flow, path):
             elif left:
                 told.clear()
                 reply = left.pop()
-                command = flow.throw(Interrupted()) if reply is CUT else flow.send(reply)
+                if reply is CUT:
+                    command = flow.throw(Interrupted())
+                elif reply is UNWRITTEN:
+                    command = flow.throw(JournalError("the disk is full"))
+                else:
+                    command = flow.send(reply)
             else:
                 return tuple(told), command, None
-    except Interrupted:
+    except (Interrupted, JournalError):
         return tuple(told), None, None
     except StopIteration as stop:
         return tuple(told), None, stop.value if _is_program(stop.value) else None

@@ -49,7 +49,8 @@ class Scenario:
 
     Attributes:
         name: What it is called.
-        left: How much may go wrong in one run; `deep`: in a run that may take an hour.
+        left: How much may go wrong in one run.
+        deep: The same where there is time (`COUNTWERK_TEST_DEEP=1`); all phases are walked then.
         history: What has happened, without a fault, before the exploration begins: (thread, program).
         threads: Who does what.
         costs: What each logical usage really costs, by id.
@@ -74,7 +75,7 @@ class Scenario:
     stale: bool = False
     heard: bool = True
     terms: dict[str, str] = field(default_factory=dict)
-    deep: Left = field(default_factory=Left)
+    deep: Left | None = None
 
     def flow(self, program):
         """Return a program as a flow: an app's, or one pass of settlement."""
@@ -323,6 +324,8 @@ SCENARIOS = (
         (Runs(0, ("ending", 0, 0, 3)), Runs(0, ("drawing", 0, 2)), *WORKERS),
         {"e1": 3, "e2": 2},
         history=((0, ("call", 0, None)),),
+        phases=(0, 2, 3),
+        deep=Left(faults=1, crashes=1, power=1),
     ),
     Scenario(
         "a flat price",
@@ -331,6 +334,7 @@ SCENARIOS = (
         {"e1": 3},
         faults=ALL | {"cut"},
         codes=REFUSALS,
+        deep=Left(faults=2, crashes=1, power=1),
     ),
     Scenario(
         "a flat price, twice",
@@ -347,6 +351,7 @@ SCENARIOS = (
         {"e1": 3},
         faults=frozenset({"doubt", "cut"}),
         faulty=frozenset({"reserve"}),
+        deep=Left(faults=3, crashes=1, power=1),
     ),
     Scenario(
         "run on trust",
@@ -355,6 +360,7 @@ SCENARIOS = (
         {"e1": 3},
         faulty=frozenset({"reserve", "deduct"}),
         terms={"on_unavailable": "defer", "debt_limit": 10},
+        deep=Left(faults=2, crashes=1, power=1),
     ),
     Scenario(
         "an owner that hangs",
@@ -362,6 +368,15 @@ SCENARIOS = (
         **SETTLED_LATER,
         faults=DOUBT,
         deep=Left(faults=2, hung=2),
+    ),
+    Scenario(
+        "a journal that cannot write",
+        Left(faults=2),
+        worked(CALL),
+        {"e1": 3},
+        faults=frozenset({"unwritten", "doubt"}),
+        faulty=frozenset({"confirm-reservation"}),
+        deep=Left(faults=3, crashes=1),
     ),
     Scenario(
         "begun anew elsewhere",

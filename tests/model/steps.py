@@ -4,12 +4,13 @@ from countwerk_meter._flow.commands import Journal, Now, Send, Sleep
 
 from .books import Journals, Violation
 from .ledger import Ledger, Said, message_of
-from .places import CUT, IN_DOUBT, NOT_SENT, Place
+from .places import CUT, IN_DOUBT, NOT_SENT, UNWRITTEN, Place
 from .state import PHASES, Left, Process, State, Thread, ledger_time, moment, wall_time
 
 _TOLD = frozenset({"ran", "used", "released", "superseded", "unresolved", "uncollected", "crashed"})
 # Programs that somebody waits for, and may stop waiting for.
 GATES = frozenset({"call", "flat"})
+PASSES = frozenset({"settle", "deduct", "recover"})
 _QUIET = frozenset({"balance", "purchase-links"})
 
 
@@ -20,6 +21,7 @@ class Model:
         self.scenario = scenario
         self.journals = Journals(strict=strict)
         self._roots = {}
+        self._dead = {}
 
     def begin(self):
         """Return the first state: the scenario's history has happened without a fault."""
@@ -71,11 +73,14 @@ class Model:
 
     def dead(self, state):
         """Return the owners that the journal takes for dead."""
-        return frozenset(
-            known.owner
-            for known, process in zip(self.scenario.processes, state.processes, strict=True)
-            if process.given_up or not process.alive
-        )
+        dead = self._dead.get(state.processes)
+        if dead is None:
+            dead = self._dead[state.processes] = frozenset(
+                known.owner
+                for known, process in zip(self.scenario.processes, state.processes, strict=True)
+                if process.given_up or not process.alive
+            )
+        return dead
 
     def steps(self, state):
         """Yield every step: what happens, and the state after it, or the violation that it is."""
@@ -94,6 +99,8 @@ class Model:
                 yield from self._interrupted(state, number, thread.place)
             if isinstance(command, Journal):
                 yield self._commit(state, number)
+                if "unwritten" in self.scenario.faults and state.left.faults and not command.operation.reads:
+                    yield from self._unwritten(state, number, thread.place)
             elif isinstance(command, Now):
                 yield (number, "looks at the clock"), self._looked(state, number)
             else:
@@ -166,6 +173,12 @@ class Model:
             message = message_of(command.request)
             after = _on_the_wire(state, message) if net == "out" and message.kind not in _QUIET else state
             yield (number, "has its caller cancelled, and out is", message), self._at(after, number, place.after(CUT))
+
+    def _unwritten(self, state, number, place):
+        """The disk is full: a pass ends and is made again, a gate fails. What a call used is kept in memory."""
+        if place.program[0] in GATES | PASSES:
+            after = state._replace(left=state.left._replace(faults=state.left.faults - 1))
+            yield (number, "cannot write", place.command.operation), self._at(after, number, place.after(UNWRITTEN))
 
     # Requests and answers.
 
