@@ -6,6 +6,8 @@ import socket
 
 import pytest
 
+from .postgres import database, server
+
 _connect = socket.socket.connect
 
 
@@ -29,3 +31,17 @@ def _no_configuration(monkeypatch, tmp_path):
                 continue
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    """The URL of a real PostgreSQL: `COUNTWERK_TEST_POSTGRES_URL`, or one that is started here, from PyPI."""
+    with server() as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_url(postgres_server):
+    """The URL of an empty PostgreSQL journal."""
+    with database(postgres_server) as url:
+        yield url

@@ -1,4 +1,4 @@
-"""From a URL to a journal: `memory:`, `sqlite:///relative.db`, `sqlite:////absolute.db`."""
+"""From a URL to a journal: `memory:`, `sqlite:///relative.db`, `sqlite:////absolute.db`, `postgresql://...`."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def open_journal(where: str | Journal | None) -> Journal:
     Open the journal that a URL names; None: the user's own file.
 
     Raises:
-        ConfigurationError: A URL of another kind.
-        JournalError: The file cannot be opened, is damaged, or is not a journal.
+        ConfigurationError: A URL of another kind, or psycopg is not installed.
+        JournalError: The file cannot be opened, is damaged, or is not a journal; the database cannot be used.
 
     """
     if isinstance(where, Journal):
@@ -37,4 +37,10 @@ def open_journal(where: str | Journal | None) -> Journal:
         path = unquote(where.removeprefix("sqlite:///"))
         if path:
             return SqliteJournal(path)
-    raise ConfigurationError("the journal must be memory:, sqlite:///relative.db or sqlite:////absolute.db")
+    if where.startswith(("postgresql://", "postgres://")):
+        from countwerk_meter.journal.postgres import PostgresJournal
+
+        return PostgresJournal(where)
+    raise ConfigurationError(
+        "the journal must be memory:, sqlite:///relative.db, sqlite:////absolute.db or postgresql://host/database"
+    )

@@ -1,8 +1,9 @@
-"""Both stores keep the port's promises."""
+"""Every store keeps the port's promises."""
 
 import pytest
 
 from countwerk_meter.journal import Journal, MemoryJournal, SqliteJournal, open_journal
+from countwerk_meter.journal.postgres import PostgresJournal
 from countwerk_meter.testing.conformance import JournalConformance
 
 
@@ -26,6 +27,16 @@ class TestSqliteJournal(JournalConformance):
         journal.close()
 
 
+class TestPostgresJournal(JournalConformance):
+    """The journal of apps on many machines."""
+
+    @pytest.fixture
+    def journal(self, postgres_url):
+        journal = PostgresJournal(postgres_url)
+        yield journal
+        journal.close()
+
+
 def test_open_journal_reads_a_url(tmp_path, monkeypatch):
     """`memory:`, a relative and an absolute path, a journal as it is, or the user's own file."""
     from countwerk_meter.errors import ConfigurationError
@@ -44,6 +55,6 @@ def test_open_journal_reads_a_url(tmp_path, monkeypatch):
         assert isinstance(journal, Journal)
         journal.close()
         assert (tmp_path / path).exists()
-    for url in ("postgres:///x", "sqlite:///", "journal.db"):
+    for url in ("mysql:///x", "sqlite:///", "journal.db"):
         with pytest.raises(ConfigurationError):
             open_journal(url)

@@ -1,0 +1,321 @@
+"""
+The journal of apps on many machines: PostgreSQL, written by one thread a process that groups commits.
+
+Transactions are SERIALIZABLE: as if they were carried out one after the other, so that what holds in SQLite holds here;
+one that met another is carried out again. Commits of money rules 4 and 7 wait for the server's disk; the others need
+only survive this process. Sync and async callers share the writer thread: psycopg's own async connection would wait
+behind it all the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import random
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+
+from pydantic import SecretStr
+
+from countwerk_meter.errors import JournalError
+from countwerk_meter.journal.port import Journal, refused, running
+from countwerk_meter.journal.postgres_books import PostgresBooks
+from countwerk_meter.journal.postgres_owners import BEAT_SECONDS, LEASE_SECONDS, Heart, IsDead, Join, Leave
+from countwerk_meter.journal.postgres_server import PATIENCE, Server, said
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from concurrent.futures import Future
+
+    from countwerk_meter._flow.books import Operation
+    from countwerk_meter.journal.postgres_server import Connection
+
+T = TypeVar("T")
+
+_GROUP: Final = 64
+# A group is tried again for so long, in seconds: after conflicts, restarts of the server, broken connections.
+PATIENT_SECONDS: Final = 5.0
+_PAUSE: Final = 0.05
+_ALONE_AFTER: Final = 2
+_JOURNALS: weakref.WeakSet[PostgresJournal] = weakref.WeakSet()
+
+_Job: TypeAlias = "tuple[Operation[Any], Future[Any]]"
+_Results: TypeAlias = "list[tuple[Future[Any], Any, Exception | None]]"
+
+
+class _UndoneError(Exception):
+    """Nothing was carried out, and another try may succeed."""
+
+
+class PostgresJournal(Journal):
+    """
+    A journal in a PostgreSQL database, 13 or newer.
+
+    Args:
+        url: `postgresql://user:password@host:port/database`, with libpq's parameters.
+        lease: Seconds after its last beat that an owner is dead to the others.
+
+    Raises:
+        ConfigurationError: psycopg is not installed, or the URL cannot be read.
+        JournalError: The server cannot be reached, its tables cannot be made, or are of a newer version.
+
+    """
+
+    def __init__(self, url: str | SecretStr, *, lease: float = LEASE_SECONDS) -> None:
+        # First of all: a crash report shows the local variables of this frame.
+        url = url if isinstance(url, SecretStr) else SecretStr(url)
+        self._server = Server(url)
+        self._lease = lease
+        self._lock = threading.Lock()
+        self._closed = False
+        self._start(self._server.opened())
+        _JOURNALS.add(self)
+
+    @property
+    def name(self) -> str:
+        return self._server.name
+
+    def _start(self, connection: Connection | None) -> None:
+        self._pid = os.getpid()
+        self._heart = Heart(self._server, min(BEAT_SECONDS, self._lease / 3))
+        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        writer = _Writer(self._server, self._lease, self._queue, connection)
+        self._thread = threading.Thread(target=writer.run, name="countwerk-journal", daemon=True)
+        self._thread.start()
+
+    def submit(self, operation: Operation[T]) -> Future[T]:
+        future: Future[T] = running()
+        with self._lock:
+            closed = self._closed
+            if not closed:
+                if self._pid != os.getpid():
+                    # Forked: thread and connection stayed in the parent, and must not be touched from here.
+                    self._start(None)
+                self._queue.put((operation, future))
+        if closed:
+            future.set_exception(JournalError(f"the journal {self.name} is closed"))
+        return future
+
+    def join(self, owner: str) -> None:
+        self.run(Join(owner))
+        self._heart.take(owner)
+
+    def is_alive(self, owner: str) -> bool:
+        return not self.run(IsDead(owner))
+
+    def leave(self, owner: str) -> None:
+        self._heart.release(owner)
+        with contextlib.suppress(JournalError):
+            # If that fails, the lease runs out by itself.
+            self.run(Leave(owner))
+
+    def close(self) -> None:
+        if self._pid == os.getpid() and not self._closed:
+            for owner in self._heart.stop():
+                self.submit(Leave(owner))
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._queue.put(None)
+        if self._pid == os.getpid():
+            self._thread.join(2 * PATIENT_SECONDS)
+
+
+class _Writer:
+    """The one thread that talks to the server."""
+
+    def __init__(
+        self, server: Server, lease: float, waiting: queue.SimpleQueue[_Job | None], connection: Connection | None
+    ) -> None:
+        self._server = server
+        self._lease = lease
+        self._waiting = waiting
+        self._db = connection
+        self._random = random.SystemRandom()
+
+    def run(self) -> None:
+        """Carry out what is queued, in its order, until there is no more."""
+        done = False
+        while not done:
+            group = [self._waiting.get()]
+            while len(group) < _GROUP:
+                try:
+                    group.append(self._waiting.get_nowait())
+                except queue.Empty:
+                    break
+            done = None in group
+            jobs = [job for job in group if job is not None]
+            if jobs:
+                self._carry_out(jobs)
+        self._let_go()
+
+    def _carry_out(self, jobs: Sequence[_Job]) -> None:
+        """Carry out a group in one transaction, again and again if need be; whoever waits hears what became of it."""
+        until = time.monotonic() + PATIENT_SECONDS
+        attempt = 0
+        while True:
+            try:
+                results = self._once(jobs)
+            except _UndoneError as error:
+                attempt += 1
+                if len(jobs) > 1 and attempt >= _ALONE_AFTER:
+                    for job in jobs:
+                        self._carry_out([job])
+                    return
+                pause = self._random.uniform(0, _PAUSE * min(attempt, 10))
+                if time.monotonic() + pause < until:
+                    time.sleep(pause)
+                    continue
+                results = self._failed(jobs, str(error))
+            except Exception as error:  # noqa: BLE001 - this thread must go on, or every later commit would wait for ever
+                self._let_go()
+                results = self._failed(jobs, said(error))
+            break
+        for future, result, error in results:
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+    def _failed(self, jobs: Sequence[_Job], why: str) -> _Results:
+        failure = JournalError(f"the journal {self._server.name} cannot be written: {why}")
+        return [(future, None, failure) for _, future in jobs]
+
+    def _once(self, jobs: Sequence[_Job]) -> _Results:
+        import psycopg
+
+        xid: str | None = None
+        results: _Results = []
+        committing = False
+        try:
+            db = self._connection()
+            reads = all(operation.reads for operation, _ in jobs)
+            xid = self._begin(db, reads=reads, durable=any(operation.durable for operation, _ in jobs))
+            books = PostgresBooks(db, self._lease, reads=reads)
+            for operation, future in jobs:
+                results.append(self._step(db, books, operation, future, alone=len(jobs) == 1))
+            committing = True
+            db.execute("COMMIT")
+        except psycopg.Error as error:
+            if committing and xid is not None and not _is_refusal(error):
+                # The answer to the commit is lost. What became of it, the server knows.
+                self._let_go()
+                if self._was_committed(xid):
+                    return results
+                raise _UndoneError(said(error)) from None
+            self._roll_back()
+            raise _UndoneError(said(error)) from None
+        return results
+
+    def _begin(self, db: Connection, *, reads: bool, durable: bool) -> str | None:
+        """Open a transaction; return its id if it writes, by which to ask what became of it."""
+        if reads:
+            db.execute(f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {PATIENCE}".encode())
+            return None
+        sync = "on" if durable else "off"
+        cursor = db.execute(
+            f"BEGIN ISOLATION LEVEL SERIALIZABLE; {PATIENCE}; SET LOCAL synchronous_commit = {sync};"
+            " SELECT pg_current_xact_id()::text".encode()
+        )
+        while cursor.nextset():
+            pass
+        row = cursor.fetchone()
+        return None if row is None else str(row[0])
+
+    def _step(
+        self, db: Connection, books: PostgresBooks, operation: Operation[Any], future: Future[Any], *, alone: bool
+    ) -> tuple[Future[Any], Any, Exception | None]:
+        """Carry out one operation; one that is refused is undone alone."""
+        import psycopg
+
+        if not alone:
+            db.execute("SAVEPOINT one")
+        try:
+            result = operation.apply(books)
+        except Exception as error:
+            if isinstance(error, psycopg.Error) and not _is_its_own(error):
+                raise
+            db.execute("ROLLBACK" if alone else "ROLLBACK TO one")
+            return future, None, self._refused(error)
+        if not alone:
+            db.execute("RELEASE one")
+        return future, result, None
+
+    def _refused(self, error: Exception) -> Exception:
+        import psycopg
+
+        if isinstance(error, psycopg.Error):
+            return JournalError(f"the journal {self._server.name} refused a step: {said(error)}")
+        return refused(self._server.name, error)
+
+    def _connection(self) -> Connection:
+        if self._db is None or self._db.closed:
+            try:
+                self._db = self._server.opened()
+            except JournalError as error:
+                raise _UndoneError(str(error)) from None
+        return self._db
+
+    def _was_committed(self, xid: str) -> bool:
+        """Ask a new connection. In progress: the old one has not noticed yet that nobody listens, so ask again."""
+        import psycopg
+
+        until = time.monotonic() + PATIENT_SECONDS
+        while True:
+            status = None
+            with contextlib.suppress(psycopg.Error, _UndoneError):
+                row = self._connection().execute("SELECT pg_xact_status(%s::xid8)", (xid,)).fetchone()
+                status = None if row is None else row[0]
+            if status in {"committed", "aborted"}:
+                return status == "committed"
+            if time.monotonic() > until:
+                raise JournalError("nobody knows whether it was committed")
+            time.sleep(_PAUSE)
+
+    def _roll_back(self) -> None:
+        import psycopg
+
+        if self._db is None:
+            return
+        try:
+            self._db.execute("ROLLBACK")
+        except psycopg.Error:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        import psycopg
+
+        if self._db is not None:
+            with contextlib.suppress(psycopg.Error):
+                self._db.close()
+        self._db = None
+
+
+def _is_its_own(error: Exception) -> bool:
+    """Whether one step ran into a constraint, and not into another transaction or a server that failed."""
+    import psycopg
+
+    state = getattr(error, "sqlstate", None)
+    if state is None:
+        # Never sent: text that no database takes, say.
+        return isinstance(error, psycopg.DataError | psycopg.ProgrammingError)
+    return state[:2] in {"22", "23"} and state != "23505"
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the server itself answered a commit: then it was not carried out."""
+    state = getattr(error, "sqlstate", None) or ""
+    return state[:2] in {"23", "40"}
+
+
+def _after_fork() -> None:
+    """Another thread of the parent may have held a lock at the fork, and here nobody would let go of it."""
+    for journal in list(_JOURNALS):
+        journal._lock = threading.Lock()  # pyright: ignore[reportPrivateUsage]
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,141 @@
+"""The SQL that the stores share: one text for each query of `Books`, in a database's own dialect."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Final
+
+from countwerk_meter._flow.rows import ChargeRow, ReservationRow
+from countwerk_meter._flow.states import ENDED, HOLDING, LISTED, LIVE, OVER
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from enum import StrEnum
+
+RESERVATION: Final = tuple(field.name for field in fields(ReservationRow))
+CHARGE: Final = tuple(field.name for field in fields(ChargeRow))
+
+
+def among(states: Collection[StrEnum]) -> str:
+    """Return states as SQL literals: our own words, and only so do partial indexes serve."""
+    if not states:
+        return "('')"
+    return "(" + ", ".join(f"'{state}'" for state in sorted(states)) + ")"
+
+
+class Statements:
+    """
+    Every query, with its parameters by position.
+
+    Args:
+        prefix: Before each table's name.
+        mark: What stands for a parameter.
+        skip: Ends a query for rows that are about to be moved: locks them, and leaves out those locked by others.
+
+    """
+
+    def __init__(self, prefix: str = "", mark: str = "?", skip: str = "") -> None:
+        self._mark = mark
+        self.reservation_table = f"{prefix}reservation"
+        self.charge_table = f"{prefix}charge"
+        self.carry_table = f"{prefix}carry"
+        self.pruned_table = f"{prefix}pruned_reservation"
+        holding, live = among(HOLDING), among(LIVE)
+        self.save_reservation = self._upsert(self.reservation_table, RESERVATION, ("key",))
+        self.save_charge = self._upsert(self.charge_table, CHARGE, ("ledger", "id"))
+        self.reservation = self._reservations("key = ?")
+        self.knows = self._marked(
+            f"SELECT 1 FROM {self.reservation_table} WHERE ledger = ? AND reservation_id = ?"
+            f" UNION ALL SELECT 1 FROM {self.pruned_table} WHERE ledger = ? AND reservation_id = ?"
+        )
+        self.charge = self._charges("ledger = ? AND id = ?")
+        self.charges_of = self._charges(
+            "reservation_key = ? AND parent IS NULL ORDER BY committed_at IS NULL, committed_at, id"
+        )
+        self.holding = self._reservations(f"ledger = ? AND principal = ? AND account_id = ? AND state IN {holding}")
+        self.owed = self._charges(
+            "ledger = ? AND principal = ? AND account_id = ? AND (state = 'uncollected' OR reason = 'deferred')"
+            " AND state IN ('uncollected', 'open', 'committed')"
+        )
+        self.due = self._union(
+            "due_at", "owner = ? AND due_at IS NOT NULL AND due_at <= ? AND ledger = ?",
+            "ORDER BY ends IS NULL, ends, due_at LIMIT ?",
+        )  # fmt: skip
+        self.next_due = self._marked(
+            "SELECT min(due_at) FROM ("
+            f" SELECT due_at FROM {self.reservation_table} WHERE owner = ? AND due_at IS NOT NULL AND ledger = ?"
+            f" UNION ALL SELECT due_at FROM {self.charge_table} WHERE owner = ? AND due_at IS NOT NULL AND ledger = ?"
+            ") AS rows_of_both"
+        )
+        self.reservations_owned = self._reservations(f"ledger = ? AND owner = ? AND state IN {holding}{skip}")
+        self.charges_owned = self._charges(
+            f"ledger = ? AND owner = ? AND state IN {live} ORDER BY created_at, id{skip}"
+        )
+        overdue = "due_at <= ? AND ledger = ? AND principal = ? AND state IN"
+        self.overdue = self._union(
+            "due_at", overdue, "ORDER BY due_at LIMIT ?", (f" {holding}{skip}", f" {live}{skip}")
+        )  # fmt: skip
+        self.ended_charges = self._charges(
+            f"ledger = ? AND created_at >= ? AND created_at < ? AND state IN {among(ENDED)}"
+            " AND (lines IS NOT NULL OR metadata IS NOT NULL OR description IS NOT NULL)"
+            f" ORDER BY created_at, id LIMIT ?{skip}"
+        )
+        self.old_reservations = self._select(
+            self.reservation_table, ("key", "reservation_id"),
+            f"ledger = ? AND created_at < ? AND state IN {among(OVER)} LIMIT ?{skip}",
+        )  # fmt: skip
+        self.forget = self._marked(f"DELETE FROM {self.reservation_table} WHERE key = ?")
+        self.keep_pruned = self._marked(
+            f"INSERT INTO {self.pruned_table} (ledger, reservation_id) VALUES (?, ?) ON CONFLICT DO NOTHING"
+        )
+        every_live = (
+            f"SELECT owner, principal FROM {self.reservation_table} WHERE ledger = ? AND state IN {holding}"
+            f" UNION ALL SELECT owner, principal FROM {self.charge_table} WHERE ledger = ? AND state IN {live}"
+        )
+        self.owners = self._marked(f"SELECT DISTINCT owner, principal FROM ({every_live}) AS live")
+        self.principals = self._marked(f"SELECT principal, count(*) FROM ({every_live}) AS live GROUP BY principal")
+        self.rename = tuple(
+            self._marked(
+                f"UPDATE {table} SET principal = ? WHERE ledger = ? AND principal = ? AND state IN {among(states)}"
+            )
+            for table, states in ((self.reservation_table, HOLDING), (self.charge_table, LIVE | LISTED))
+        )
+        self.carry = self._select(self.carry_table, ("fraction",), "ledger = ? AND account_id = ?")
+        self.set_carry = self._upsert(self.carry_table, ("ledger", "account_id", "fraction"), ("ledger", "account_id"))
+
+    def charges(self, states: Collection[StrEnum]) -> str:
+        """Charges of a ledger in these states, newest first, so many."""
+        return self._charges(f"ledger = ? AND state IN {among(states)} ORDER BY created_at DESC, id LIMIT ?")
+
+    def reservations(self, states: Collection[StrEnum]) -> str:
+        """Reservations of a ledger in these states, oldest first, so many."""
+        return self._reservations(f"ledger = ? AND state IN {among(states)} ORDER BY created_at, key LIMIT ?")
+
+    def _marked(self, text: str) -> str:
+        return text.replace("?", self._mark)
+
+    def _select(self, table: str, columns: tuple[str, ...], rest: str) -> str:
+        return self._marked(f"SELECT {', '.join(columns)} FROM {table} WHERE {rest}")
+
+    def _reservations(self, rest: str) -> str:
+        return self._select(self.reservation_table, RESERVATION, rest)
+
+    def _charges(self, rest: str) -> str:
+        return self._select(self.charge_table, CHARGE, rest)
+
+    def _union(self, order: str, where: str, rest: str, ends: tuple[str, str] = ("", "")) -> str:
+        """Rows of both tables as `DueRow` has them; each table's own part stands alone, so that it can be locked."""
+        both = (
+            f"SELECT * FROM (SELECT 'reservation' AS kind, key, account_id, {order}, expires_at AS ends"
+            f" FROM {self.reservation_table} WHERE {where}{ends[0]}) AS holds"
+            f" UNION ALL SELECT * FROM (SELECT 'charge' AS kind, id, account_id, {order}, CAST(NULL AS DOUBLE PRECISION) AS ends"
+            f" FROM {self.charge_table} WHERE {where}{ends[1]}) AS calls"
+        )
+        return self._marked(f"SELECT kind, key, account_id, ends FROM ({both}) AS rows_of_both {rest}")
+
+    def _upsert(self, table: str, columns: tuple[str, ...], keys: tuple[str, ...]) -> str:
+        updates = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in keys)
+        return self._marked(
+            f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+            f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {updates}"
+        )
