@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     Connection = psycopg.Connection[tuple[Any, ...]]
 
 SCHEMA_VERSION: Final = 1
+_IS_MADE: Final = (
+    "SELECT 1 FROM pg_catalog.pg_tables"
+    " WHERE tablename = 'countwerk_schema' AND schemaname = ANY (current_schemas(false))"
+)
 _LOCK: Final = 0x43574D31
 # A connection that is dead is noticed, and a transaction that hangs gives up its locks: milliseconds, or seconds.
 _CONNECTING: Final[dict[str, Any]] = {
@@ -109,8 +113,8 @@ class Server:
         return JournalError(f"the journal {self.name} cannot be used: {said(error)}")
 
     def _version(self, connection: Connection) -> int:
-        row = connection.execute("SELECT to_regclass('countwerk_schema') IS NOT NULL").fetchone()
-        if row is None or not row[0]:
+        # Looked up in the catalogue itself: a name's absence is remembered, even while another process makes it.
+        if connection.execute(_IS_MADE).fetchone() is None:
             return 0
         row = connection.execute("SELECT max(version) FROM countwerk_schema").fetchone()
         version = int(row[0] or 0) if row is not None else 0

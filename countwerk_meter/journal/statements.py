@@ -58,9 +58,9 @@ class Statements:
             " AND state IN ('uncollected', 'open', 'committed')"
         )
         self.due = self._union(
-            "due_at", "owner = ? AND due_at IS NOT NULL AND due_at <= ? AND ledger = ?",
+            "owner = ? AND due_at IS NOT NULL AND due_at <= ? AND ledger = ?",
             "ORDER BY ends IS NULL, ends, due_at LIMIT ?",
-        )  # fmt: skip
+        )
         self.next_due = self._marked(
             "SELECT min(due_at) FROM ("
             f" SELECT due_at FROM {self.reservation_table} WHERE owner = ? AND due_at IS NOT NULL AND ledger = ?"
@@ -72,18 +72,17 @@ class Statements:
             f"ledger = ? AND owner = ? AND state IN {live} ORDER BY created_at, id{skip}"
         )
         overdue = "due_at <= ? AND ledger = ? AND principal = ? AND state IN"
-        self.overdue = self._union(
-            "due_at", overdue, "ORDER BY due_at LIMIT ?", (f" {holding}{skip}", f" {live}{skip}")
-        )  # fmt: skip
+        self.overdue = self._union(overdue, "ORDER BY due_at LIMIT ?", (f" {holding}{skip}", f" {live}{skip}"))
         self.ended_charges = self._charges(
             f"ledger = ? AND created_at >= ? AND created_at < ? AND state IN {among(ENDED)}"
             " AND (lines IS NOT NULL OR metadata IS NOT NULL OR description IS NOT NULL)"
             f" ORDER BY created_at, id LIMIT ?{skip}"
         )
         self.old_reservations = self._select(
-            self.reservation_table, ("key", "reservation_id"),
+            self.reservation_table,
+            ("key", "reservation_id"),
             f"ledger = ? AND created_at < ? AND state IN {among(OVER)} LIMIT ?{skip}",
-        )  # fmt: skip
+        )
         self.forget = self._marked(f"DELETE FROM {self.reservation_table} WHERE key = ?")
         self.keep_pruned = self._marked(
             f"INSERT INTO {self.pruned_table} (ledger, reservation_id) VALUES (?, ?) ON CONFLICT DO NOTHING"
@@ -123,12 +122,12 @@ class Statements:
     def _charges(self, rest: str) -> str:
         return self._select(self.charge_table, CHARGE, rest)
 
-    def _union(self, order: str, where: str, rest: str, ends: tuple[str, str] = ("", "")) -> str:
+    def _union(self, where: str, rest: str, ends: tuple[str, str] = ("", "")) -> str:
         """Rows of both tables as `DueRow` has them; each table's own part stands alone, so that it can be locked."""
         both = (
-            f"SELECT * FROM (SELECT 'reservation' AS kind, key, account_id, {order}, expires_at AS ends"
-            f" FROM {self.reservation_table} WHERE {where}{ends[0]}) AS holds"
-            f" UNION ALL SELECT * FROM (SELECT 'charge' AS kind, id, account_id, {order}, CAST(NULL AS DOUBLE PRECISION) AS ends"
+            "SELECT * FROM (SELECT 'reservation' AS kind, key, account_id, due_at, expires_at AS ends"
+            f" FROM {self.reservation_table} WHERE {where}{ends[0]}) AS holds UNION ALL SELECT * FROM"
+            " (SELECT 'charge' AS kind, id, account_id, due_at, CAST(NULL AS DOUBLE PRECISION) AS ends"
             f" FROM {self.charge_table} WHERE {where}{ends[1]}) AS calls"
         )
         return self._marked(f"SELECT kind, key, account_id, ends FROM ({both}) AS rows_of_both {rest}")
