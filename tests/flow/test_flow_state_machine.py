@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from countwerk_meter.journal import MemoryJournal, SqliteJournal
+from countwerk_meter.journal.postgres import PostgresJournal
 
 from .machine import Machine
 
@@ -26,7 +27,10 @@ def store(request, tmp_path):
     if request.param == "memory":
         yield MemoryJournal()
         return
-    journal = SqliteJournal(tmp_path / "journal.db", synchronous=False)
+    if request.param == "postgres":
+        journal = PostgresJournal(request.getfixturevalue("postgres_url"))
+    else:
+        journal = SqliteJournal(tmp_path / "journal.db", synchronous=False)
     yield journal
     journal.close()
 
@@ -40,6 +44,8 @@ def store(request, tmp_path):
         ("memory", "async", 150),
         ("sqlite", "sync", 100),
         ("sqlite", "async", 100),
+        ("postgres", "sync", 25),
+        ("postgres", "async", 25),
     ],
     indirect=["store"],
 )

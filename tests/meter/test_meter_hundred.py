@@ -37,6 +37,12 @@ print(json.dumps([len(ran), refused, closed]))
 """
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def shared_journal(request, tmp_path):
+    """A journal that several processes share, by its URL."""
+    return f"sqlite:///{tmp_path}/journal.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+
+
 @pytest.fixture
 def rich(bench):
     """The account has credits for ten calls, and a few that make no call."""
@@ -49,9 +55,9 @@ def exact(bench):
     assert {"spent": FOR * PRICE, "reserved": 0, "available": PRICE - 1} == bench.books()
 
 
-def test_a_hundred_threads(rich):
+def test_a_hundred_threads(shared_journal, rich):
     """Sync."""
-    meter = rich.meter(reserve_timeout=60)
+    meter = rich.meter(reserve_timeout=60, journal=shared_journal)
     ran = []
 
     def call(_):
@@ -69,9 +75,9 @@ def test_a_hundred_threads(rich):
     exact(rich)
 
 
-async def test_a_hundred_tasks(rich):
+async def test_a_hundred_tasks(shared_journal, rich):
     """Async."""
-    meter = rich.meter(reserve_timeout=60)
+    meter = rich.meter(reserve_timeout=60, journal=shared_journal)
     ran = []
 
     async def call():
@@ -88,9 +94,9 @@ async def test_a_hundred_tasks(rich):
     exact(rich)
 
 
-def test_four_processes_that_share_a_journal(rich):
+def test_four_processes_that_share_a_journal(shared_journal, rich):
     """Twenty-five threads each."""
-    arguments = [rich.sandbox.url, rich.sandbox.api_key, f"sqlite:///{rich.path}", str(CALLS // 4), str(PRICE)]
+    arguments = [rich.sandbox.url, rich.sandbox.api_key, shared_journal, str(CALLS // 4), str(PRICE)]
     workers = [
         subprocess.Popen(
             [sys.executable, "-c", _WORKER, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
