@@ -6,7 +6,9 @@ trial can meet exactly one of them again, whatever else its threads do meanwhile
 watches.
 """
 
+import contextlib
 import contextvars
+import sqlite3
 import threading
 from collections import Counter
 
@@ -108,6 +110,30 @@ class WatchedJournal(Journal):
 
     def close(self):
         self._inner.close()
+
+
+@contextlib.contextmanager
+def sql_watched(boundaries):
+    """Put boundaries around every statement of the connections that are opened meanwhile, for as long as it lasts."""
+    watching = True
+
+    class Connection(sqlite3.Connection):
+        def execute(self, sql, *parameters):
+            if not watching:
+                return super().execute(sql, *parameters)
+            name = " ".join(sql.split()[:3])
+            boundaries.reach(f"sql {name} before")
+            result = super().execute(sql, *parameters)
+            boundaries.reach(f"sql {name} after")
+            return result
+
+    connect = sqlite3.connect
+    sqlite3.connect = lambda *args, **options: connect(*args, factory=Connection, **options)
+    try:
+        yield
+    finally:
+        watching = False
+        sqlite3.connect = connect
 
 
 class _Exchange:

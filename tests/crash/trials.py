@@ -20,7 +20,7 @@ from . import auditor, clock
 from .scenarios import HELD_MINUTES, SCENARIOS
 
 ROOT = Path(__file__).parents[2]
-SIGKILLED = -9
+_DEATH = (-signal.SIGKILL, -signal.SIGXFSZ)
 
 
 class Template:
@@ -63,6 +63,8 @@ class Trial:
     folder: Path
     account: str
     then: str | None = None
+    # Further words of its order: how it dies, what else is watched.
+    more: dict = field(default_factory=dict)
     finding: auditor.Finding | None = None
     seconds: float = 0.0
     pid: int | None = None
@@ -78,7 +80,7 @@ class Trial:
 
     @property
     def name(self):
-        return " / ".join(filter(None, (self.scenario, self.at, self.then)))
+        return " / ".join(str(part) for part in (self.scenario, self.at, self.then, self.more) if part)
 
 
 @dataclass
@@ -94,14 +96,14 @@ class Bench:
     numbers: object = field(default_factory=itertools.count)
     told: list = field(default_factory=list)
 
-    def trial(self, scenario, at=None, then=None):
+    def trial(self, scenario, at=None, then=None, **more):
         """Prepare one: an account with credits, an empty folder."""
         account = f"acct_{next(self.numbers)}"
         folder = self.folder / account
         folder.mkdir()
         clock.make(folder / "clock")
         self.control.account(account, balance=SCENARIOS[scenario].balance, ai_product_id="product_1")
-        return Trial(scenario, at, folder, account, then)
+        return Trial(scenario, at, folder, account, then, more)
 
     def order(self, trial, do, log, **more):
         """Say what a child is to do."""
@@ -111,9 +113,9 @@ class Bench:
             "clock": str(trial.clock), **more,
         }  # fmt: skip
 
-    def boundaries(self, scenario):
+    def boundaries(self, scenario, **more):
         """Run a scenario undisturbed, and list the boundaries that it passes."""
-        facts = self.undisturbed(self.trial(scenario))
+        facts = self.undisturbed(self.trial(scenario, **more))
         assert not [fact for fact in facts if "failed" in fact]
         passed = [fact["at"] for fact in facts if "at" in fact]
         since = SCENARIOS[scenario].since
@@ -123,7 +125,7 @@ class Bench:
         """Run a scenario to its end, audit it, and return its side log."""
         self.faults([trial])
         template = self.templates[0]
-        self._ends(template.run(**self.order(trial, "work", "worker.log")), 0, template, trial)
+        self._ends(template.run(**self.order(trial, "work", "worker.log", **trial.more)), 0, template, trial)
         facts = auditor.read_facts(trial.folder / "worker.log")
         trial.finding = auditor.audit_late(auditor.read_journal(trial.journal), self.books(trial), facts)
         assert not trial.finding.wrong, trial.finding
@@ -180,7 +182,9 @@ class Bench:
     def kill(self, trial, template=None):
         """Let a process run until it dies at the trial's boundary."""
         template = template or self.templates[0]
-        self._ends(template.run(**self.order(trial, "work", "worker.log", at=trial.at)), SIGKILLED, template, trial)
+        self._ends(
+            template.run(**self.order(trial, "work", "worker.log", at=trial.at, **trial.more)), _DEATH, template, trial
+        )
         trial.dead = auditor.read_journal(died_with(trial))
 
     def recover(self, trial, template=None):
@@ -216,7 +220,7 @@ class Bench:
         while not self._on_its_way(trial):
             pass
         os.kill(trial.pid, signal.SIGKILL)
-        self._ends(template.ask(do="wait", pid=trial.pid), SIGKILLED, template, trial)
+        self._ends(template.ask(do="wait", pid=trial.pid), _DEATH, template, trial)
         trial.dead = auditor.read_journal(died_with(trial))
 
     def _recovered_on_the_way(self, trial, template):
@@ -246,10 +250,10 @@ class Bench:
 
     def _kill_the_recoverer(self, trial, template):
         order = self.order(trial, "recover", "killed-recovery.log", at=trial.then)
-        self._ends(template.run(**order), SIGKILLED, template, trial)
+        self._ends(template.run(**order), _DEATH, template, trial)
 
     def _stopped(self, trial, template):
-        trial.pid = template.ask(**self.order(trial, "work", "worker.log", at=trial.at, act="stop"))["pid"]
+        trial.pid = template.ask(**self.order(trial, "work", "worker.log", at=trial.at, act=["stop"]))["pid"]
         assert {"stopped": True} == template.ask(do="wait", pid=trial.pid), f"{trial.name}\n{template.errors()}"
 
     def _taken_over(self, trial, template):
@@ -269,7 +273,9 @@ class Bench:
 
     @staticmethod
     def _ends(ended, code, template, trial):
-        assert {"code": code} == ended, f"{trial.name}: {ended}\n{template.errors()}"
+        assert ended.get("code") in (code if isinstance(code, tuple) else (code,)), (
+            f"{trial.name}: {ended}\n{template.errors()}"
+        )
 
 
 def died_with(trial):

@@ -5,11 +5,10 @@ The template reads orders as JSON, one a line, and answers each with one line. A
 log with a single `write` each, so that what it wrote is there however it ends.
 """
 
+import contextlib
 import json
 import os
-import signal
 import sys
-import threading
 import time
 import warnings
 
@@ -18,8 +17,8 @@ from countwerk_meter._drivers.transport import _tls
 from countwerk_meter.errors import CountwerkError, JournalError
 from countwerk_meter.journal import open_journal
 
-from . import clock, privileges
-from .boundaries import Boundaries, WatchedJournal, watch_sends
+from . import acts, clock, privileges
+from .boundaries import Boundaries, WatchedJournal, sql_watched, watch_sends
 from .scenarios import SCENARIOS, Run
 
 PRODUCT = "product_1"
@@ -43,19 +42,6 @@ class SideLog:
         os.write(self._handle, json.dumps(fact).encode() + b"\n")
 
 
-def _die(_journal):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _stop(journal):
-    journal.quiet()
-    # To this thread, so that it goes no further; the whole process stops with it.
-    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
-
-
-_ACTS = {"kill": _die, "stop": _stop}
-
-
 def _meter(order, log, journal):
     def event(name, fields):
         log.note({"event": name, "id": fields.get("usage_event_id")})
@@ -72,10 +58,15 @@ def _meter(order, log, journal):
 
 
 def _watched(order, log):
-    act = _ACTS[order.get("act", "kill")]
-    boundaries = Boundaries(log.note, order.get("at"), lambda: act(journal))
+    act, *how = order.get("act", ["kill"])
+    if act.startswith("tear"):
+        acts.limit_kills()
+    journal = None
+    boundaries = Boundaries(log.note, order.get("at"), lambda: acts.ACTS[act](journal, *how))
     watch_sends(boundaries)
-    journal = WatchedJournal(open_journal(order["journal"]), boundaries)
+    with sql_watched(boundaries) if order.get("opening") else contextlib.nullcontext():
+        opened = open_journal(order["journal"])
+    journal = WatchedJournal(opened, boundaries)
     return journal, boundaries
 
 
@@ -92,8 +83,10 @@ def work(order):
         log.note({"failed": type(error).__name__})
     # Twice: where the clocks were moved on meanwhile, the first one's time is over at once.
     log.note({"settled": meter.flush(SETTLES_WITHIN) or meter.flush(SETTLES_WITHIN)})
+    boundaries.reach("close before")
     meter.close()
     journal.close()
+    boundaries.reach("close after")
 
 
 def recover(order):
