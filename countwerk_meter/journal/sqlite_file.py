@@ -6,6 +6,7 @@ A file that cannot be read as a journal is never replaced by a new one: its char
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import time
@@ -132,7 +133,9 @@ def _migrate(db: sqlite3.Connection, version: int) -> None:
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute("COMMIT")
     except BaseException:
-        db.execute("ROLLBACK")
+        # On a full disk SQLite has rolled back by itself, and what is raised must be that the disk is full.
+        with contextlib.suppress(sqlite3.Error):
+            db.execute("ROLLBACK")
         raise
 
 

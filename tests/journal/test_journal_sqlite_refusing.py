@@ -208,3 +208,25 @@ def test_what_the_operating_system_refuses(monkeypatch, opened, path, name):
     with pytest.raises(JournalError, match="writable") as caught:
         opened()
     assert str(path) in str(caught.value)
+
+
+_NO_ROOM = """
+import resource, sys
+from countwerk_meter.errors import JournalError
+from countwerk_meter.journal import SqliteJournal
+most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, most))
+try:
+    SqliteJournal(sys.argv[1])
+except JournalError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+SqliteJournal(sys.argv[1]).close()
+"""
+
+
+def test_a_disk_that_fills_up_while_the_journal_is_made_is_named(path):
+    """SQLite has rolled back by itself then; once there is room, the same file is made."""
+    command = [sys.executable, "-c", _NO_ROOM, str(path)]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert f"the journal {path} cannot be opened: disk I/O error" in told
