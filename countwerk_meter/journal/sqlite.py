@@ -170,7 +170,7 @@ class SqliteJournal(Journal):
     def _commit(
         self, db: sqlite3.Connection, books: SqliteBooks, jobs: list[tuple[Operation[Any], Future[Any]]]
     ) -> None:
-        """Carry out a group in one transaction; one that fails is undone alone."""
+        """Carry out a group in one transaction; one that fails is undone alone. Reads do not fail with a write."""
         results: list[tuple[Future[Any], Any, Exception | None]] = []
         try:
             reads_only = all(operation.reads for operation, _ in jobs)
@@ -193,6 +193,11 @@ class SqliteJournal(Journal):
             with contextlib.suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
             failure = JournalError(f"the journal {self.name} cannot be written: {error}")
+            reads = [job for job in jobs if job[0].reads]
+            if 0 < len(reads) < len(jobs):
+                # A full disk can still be read: the state of a charge, say, by an app that waits for it.
+                self._commit(db, books, reads)
+                jobs = [job for job in jobs if not job[0].reads]
             results = [(future, None, failure) for _, future in jobs]
         for future, result, error in results:
             if error is None:

@@ -253,6 +253,22 @@ def test_a_transaction_that_cannot_even_be_undone_does_not_stop_the_writer(opene
     journal.run(Do(save(a_charge("a"))))
 
 
+def test_what_is_only_read_does_not_fail_with_a_write_beside_it(held):
+    """On a full disk the state of a charge can still be asked for, whatever else was queued at the same time."""
+
+    def fill(_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    first = held.submit(Look(lambda books: books.carry("l", "a")))
+    write = held.submit(Do(fill))
+    second = held.submit(Look(lambda books: books.charges("l", None, 9)))
+    held.release()
+    assert (0, []) == (first.result(10), second.result(10))
+    with pytest.raises(JournalError, match="full"):
+        write.result(10)
+    held.run(Do(save(a_charge("a"))))
+
+
 def test_more_than_one_group_of_commits_is_carried_out(traced, held):
     """A group has a limit, so that nobody waits for all the others."""
     futures = [held.submit(Do(save(a_charge(f"c{number}")))) for number in range(300)]
