@@ -234,6 +234,8 @@ class Engine:
             if left <= 0:
                 return False
             if inline:
+                # No thread tries again what could not be written (money rule 7).
+                self.commits.retry(left)
                 self.inline.settle(tuple((row.kind, row.key) for row in agenda.rows))
                 if not agenda.rows:
                     self.wait_for_progress(min(left, 0.05))

@@ -304,6 +304,28 @@ def test_a_commit_that_fails_keeps_the_charge_and_closes_the_gate(bench, style):
     assert 9 == bench.settled(meter)
 
 
+@pytest.mark.parametrize(
+    ("settlement", "end"),
+    [
+        ("inline", lambda meter: meter.flush(5)),
+        ("inline", lambda meter: meter.close(5)),
+        ("inline", lambda meter: meter._engine.close(5, at_exit=True)),
+        ("background", lambda meter: meter._engine.close(5, at_exit=True)),
+    ],
+)
+def test_a_charge_that_waits_in_memory_is_written_where_no_thread_does_it(bench, settlement, end):
+    """Without a thread, or at exit: whoever waits for the rest writes it, as soon as there is room (rule 7)."""
+    journal = BrokenJournal()
+    meter = bench.meter(journal=journal, settlement=settlement)
+    with meter.reserve(bench.account, "app.chat.reply", amount=5) as reservation:
+        journal.full = True
+        reservation.settle(4)
+    assert 1 == len(bench.named("journal_failed"))
+    journal.full = False
+    assert end(meter)
+    assert {"spent": 4, "reserved": 0, "available": 96} == bench.books()
+
+
 def test_a_cancelled_caller_leaves_no_hold(bench, meter):
     """A task cancelled while reserving: the hold that lands after all is given back."""
     bench.control.faults([{"path": "/api/credits/reserve", "kind": "delay_after", "seconds": 0.5, "times": 1}])
