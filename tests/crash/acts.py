@@ -1,5 +1,6 @@
 """What happens to a process at its boundary: killed, stopped, or killed in the middle of its next write to a file."""
 
+import itertools
 import os
 import resource
 import signal
@@ -38,6 +39,23 @@ def tear_checkpoint(_journal, at):
     _limit(at)
 
 
+def fill_disk(journal, times):
+    """Leave no room for this commit, nor for the next ones until so many have failed."""
+    failures = itertools.count(1)
+
+    def failed():
+        if next(failures) == times:
+            free_disk()
+
+    journal.on_failure = failed
+    _limit(Path(journal.name + "-wal").stat().st_size)
+
+
+def free_disk():
+    """Let files grow again."""
+    _limit(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+
+
 def limit_kills():
     """Let the limit on the size of files kill, where Python would have it ignored. In the main thread only."""
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
@@ -48,4 +66,11 @@ def _limit(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
-ACTS = {"kill": kill, "stop": stop, "stop inside": stop_inside, "tear": tear, "tear checkpoint": tear_checkpoint}
+ACTS = {
+    "kill": kill,
+    "stop": stop,
+    "stop inside": stop_inside,
+    "tear": tear,
+    "tear checkpoint": tear_checkpoint,
+    "fill disk": fill_disk,
+}

@@ -114,14 +114,16 @@ def audit_late(rest, books, facts):
     """
     Compare what was used with what was charged where a process was only stopped, and went on after another took over.
 
-    Every call that was answered is due in full, whatever recovery thought of it. What the client cannot decide may
-    stand as unresolved instead, if an event said so.
+    Every call that was answered is due in full, whatever recovery thought of it, and so is a flat price that was
+    ordered. What the client cannot decide may stand as unresolved instead, if an event said so.
     """
     finding = Finding()
     used = _used(facts)
     due = {charge_id: used.get(charge_id, 0) for charge_id in _whole({*rest.charges, *used})}
     for charge_id in set(used) - _returned(facts):
-        due[charge_id] = 0
+        row = rest.charges.get(charge_id)
+        ordered = row is not None and row["reservation_key"] is None and row["state"] in _KNOWN
+        due[charge_id] = row["amount"] if ordered else 0
     told = {fact["id"] for fact in facts if fact.get("event") == "unresolved"}
     for row in rest.charges.values():
         if row["state"] == "unresolved" and row["id"] not in told:

@@ -36,6 +36,11 @@ class Boundaries:
             self._act()
 
 
+def is_a_commit(label):
+    """Whether a boundary lies inside a transaction."""
+    return label.startswith("commit ") and " before #" in label
+
+
 class _Watched(Operation):
     """One operation, with a boundary inside its transaction: carried out, and not committed yet."""
 
@@ -57,6 +62,7 @@ class WatchedJournal(Journal):
         self._writing = 0
         self._changed = threading.Condition()
         self._telling = threading.local()
+        self.on_failure = lambda: None
 
     @property
     def name(self):
@@ -77,6 +83,8 @@ class WatchedJournal(Journal):
                 self._telling.now = True
                 reach("after")
                 self._telling.now = False
+            else:
+                self.on_failure()
             self._written(-1)
             if error is None:
                 told.set_result(future.result())

@@ -3,6 +3,7 @@
 import pytest
 
 from . import auditor
+from .boundaries import is_a_commit
 from .worker import REFUSED
 
 
@@ -19,6 +20,24 @@ def test_a_charge_that_a_full_disk_refused_is_charged_once_there_is_room(crash_b
     assert "1 charges wait in memory" in refused
     assert crash_bench.api_key not in refused
     assert (6, 0) == (crash_bench.books(trial)["spent"], crash_bench.books(trial)["reserved"])
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        "plain",
+        "plain, settled inline",
+        "plain, settled with deducts",
+        "streamed, with checkpoints",
+        "nested draws, over the hold",
+        "flat",
+    ],
+)
+def test_any_commit_that_a_full_disk_refuses_is_made_up_for(crash_bench, scenario):
+    """From each commit on, one or three fail: what was answered is charged all the same, and no hold stays behind."""
+    points = [point for point in crash_bench.boundaries(scenario) if is_a_commit(point)]
+    trials = [crash_bench.trial(scenario, point, act=["fill disk", times]) for point in points for times in (1, 3)]
+    crash_bench.run_undisturbed(f"disk full for a while: {scenario}", trials)
 
 
 def _file(trial):

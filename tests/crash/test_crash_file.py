@@ -1,5 +1,7 @@
 """Killed while the journal's file itself is in pieces: being made, in the middle of a write, being closed."""
 
+from .boundaries import is_a_commit
+
 
 def test_a_kill_while_the_journal_is_being_made_leaves_nothing_in_the_way(crash_bench):
     """Whatever is there of it, the next process opens it, and its first call is charged."""
@@ -19,13 +21,9 @@ _BYTES = (0, 24, 24 + 2000, 24 + 4096, 2 * (24 + 4096) + 24)
 
 def test_a_kill_in_the_middle_of_a_commits_write_is_a_kill_before_it(crash_bench):
     """What was not written as a whole was not committed, however much of it is in the file."""
-    points = [point for point in crash_bench.boundaries("plain") if _is_a_commit(point)]
+    points = [point for point in crash_bench.boundaries("plain") if is_a_commit(point)]
     trials = [crash_bench.trial("plain", point, act=["tear", beyond]) for point in points for beyond in _BYTES]
     crash_bench.run("plain, in the middle of a write", trials)
-
-
-def _is_a_commit(point):
-    return point.startswith("commit ") and " before #" in point
 
 
 def test_a_kill_in_the_middle_of_closing_the_file_loses_nothing(crash_bench):

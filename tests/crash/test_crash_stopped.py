@@ -1,11 +1,14 @@
 """SIGSTOP, another takes over, SIGCONT: what the late owner knows is charged, once (money rule 15)."""
 
+import os
 import shutil
+import signal
 
 import pytest
 
 from countwerk_meter._flow.recover import OVERDUE_AFTER
 
+from .boundaries import is_a_commit
 from .scenarios import HELD_MINUTES
 
 
@@ -32,13 +35,9 @@ _WAYS = {"its lock was taken": _without_locks, "overdue": _overdue, "its holds a
 @pytest.mark.parametrize("scenario", ["plain", "streamed, with checkpoints"])
 def test_a_stopped_process_that_goes_on_loses_nothing_and_doubles_nothing(crash_bench, scenario, way):
     """Stopped at any boundary that is not inside a transaction: every answered call is charged what it used."""
-    points = [point for point in crash_bench.boundaries(scenario) if not _in_a_transaction(point)]
+    points = [point for point in crash_bench.boundaries(scenario) if not is_a_commit(point)]
     trials = [crash_bench.trial(scenario, point) for point in points]
     crash_bench.run_stopped(f"stopped, {way}: {scenario}", trials, lambda trials: _WAYS[way](crash_bench, trials))
-
-
-def _in_a_transaction(point):
-    return point.startswith("commit ") and " before #" in point
 
 
 @pytest.mark.parametrize(
@@ -60,3 +59,20 @@ def test_what_the_late_owner_knows_goes_under_an_id_of_its_own(crash_bench, scen
     }
     assert sum(late.values()) == crash_bench.books(trial)["spent"]
     assert {name: credits for name, credits in late.items() if name.endswith(".late")} == charged
+
+
+def test_a_process_that_is_stopped_inside_a_transaction_makes_others_fail_closed(crash_bench):
+    """It holds the journal's lock: a call elsewhere is refused in time and nothing is sent; then both go on."""
+    trial = crash_bench.trial("plain, in a hurry", "commit Commit before #1")
+    stopped = crash_bench.start(trial, "stopped.log", act=["stop inside"])
+    crash_bench.wait_for(trial, stopped, stopped=True)
+    held = crash_bench.books(trial)["reserved"]
+    other = crash_bench.start(trial, "other.log", prefix="other.")
+    refused = crash_bench.fact(trial, "other.log", "failed")
+    assert ("JournalError", True) == (refused["failed"], refused["after"] < 5), refused
+    assert held == crash_bench.books(trial)["reserved"]
+    os.kill(stopped, signal.SIGCONT)
+    for pid in (stopped, other):
+        crash_bench.wait_for(trial, pid)
+    crash_bench.finish("stopped inside a transaction", trial, "stopped.log", "other.log")
+    assert 3 == trial.finding.charged

@@ -28,6 +28,7 @@ class Template:
 
     def __init__(self, errors):
         self._errors = errors
+        self._numbers = itertools.count()
         with errors.open("wb") as stderr:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.crash.worker"],
@@ -35,11 +36,15 @@ class Template:
             )  # fmt: skip
 
     def ask(self, **order):
-        self._process.stdin.write(json.dumps(order) + "\n")
+        number = next(self._numbers)
+        self._process.stdin.write(json.dumps({"number": number, **order}) + "\n")
         self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        assert answer, self.errors()
-        return json.loads(answer)
+        # What a test that was cut short never read is passed over.
+        for line in self._process.stdout:
+            answer = json.loads(line)
+            if answer.pop("number") == number:
+                return answer
+        raise AssertionError(self.errors())
 
     def run(self, **order):
         """Carry out an order in a child, and return how that ended."""
@@ -190,6 +195,49 @@ class Bench:
     def recover(self, trial, template=None):
         """Let another process recover it, and audit."""
         self._audit(trial, self._recovered(trial, template or self.templates[0]))
+
+    def run_undisturbed(self, what, trials):
+        """Let each come to its own end; only its disk is in its way."""
+
+        def run(trial, template):
+            self._ends(
+                template.run(**self.order(trial, "work", "worker.log", at=trial.at, **trial.more)), 0, template, trial
+            )
+            facts = self._recovered(trial, template)
+            trial.finding = auditor.audit_late(auditor.read_journal(trial.journal), self.books(trial), facts)
+
+        self._each(trials, run)
+        self._after_validity(trials)
+        self._judge(what, trials)
+
+    def start(self, trial, log, **more):
+        """Start a worker of a trial, and do not wait for it."""
+        return self.templates[0].ask(**self.order(trial, "work", log, at=trial.at if "act" in more else None, **more))[
+            "pid"
+        ]
+
+    def wait_for(self, trial, pid, *, stopped=False):
+        """Wait until a process that was started has ended as it should, or is stopped."""
+        ended = self.templates[0].ask(do="wait", pid=pid)
+        if stopped:
+            assert {"stopped": True} == ended, ended
+        else:
+            self._ends(ended, 0, self.templates[0], trial)
+
+    def fact(self, trial, log, name):
+        """Wait until a side log has a fact of that name, and return it."""
+        while True:
+            found = [fact for fact in auditor.read_facts(trial.folder / log) if name in fact]
+            if found:
+                return found[0]
+
+    def finish(self, what, trial, *logs):
+        """Let one more process tidy up after all the others, and audit."""
+        facts = [fact for log in logs for fact in auditor.read_facts(trial.folder / log)]
+        facts += self._recovered(trial, self.templates[0])
+        trial.finding = auditor.audit_late(auditor.read_journal(trial.journal), self.books(trial), facts)
+        self._after_validity([trial])
+        self._judge(what, [trial])
 
     def again(self, trial):
         """Run the same scenario once more, undisturbed, with the same ids on the same journal."""
