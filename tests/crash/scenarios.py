@@ -19,10 +19,16 @@ HELD_MINUTES = 15
 
 
 class Scenario:
-    """A body to run, with its meter's options and the account's credits."""
+    """
+    A body to run, with its meter's options and the account's credits.
 
-    def __init__(self, body, *, balance=100, faults=(), since=None, **options):
-        self.body, self.balance, self.faults, self.since, self.options = body, balance, faults, since, options
+    `since`: the first boundary that is of interest. `costs`: what the account pays if the same step is tried again
+    after a crash, whatever had become of the first try; `told`: what the app hears if that was charged already.
+    """
+
+    def __init__(self, body, *, balance=100, faults=(), since=None, costs=None, told=(), **options):
+        self.body, self.balance, self.faults, self.since = body, balance, faults, since
+        self.costs, self.told, self.options = costs, list(told), options
         self.on_crash = options.get("on_crash", "checkpoint")
 
 
@@ -162,11 +168,13 @@ def full_disk(run):
 _RESERVE = "/api/credits/reserve"
 _CONFIRM = "/api/credits/confirm-reservation"
 
+_SETTLED = ("ChargeAlreadySettledError",)
+
 SCENARIOS = {
-    "plain": Scenario(plain),
-    "plain, async": Scenario(plain_async),
-    "plain, settled inline": Scenario(plain, settlement="inline"),
-    "plain, settled with deducts": Scenario(plain, settle_with="deduct"),
+    "plain": Scenario(plain, costs=3, told=_SETTLED),
+    "plain, async": Scenario(plain_async, costs=3, told=_SETTLED),
+    "plain, settled inline": Scenario(plain, costs=3, told=_SETTLED, settlement="inline"),
+    "plain, settled with deducts": Scenario(plain, costs=3, told=_SETTLED, settle_with="deduct"),
     "plain, a crash costs the hold": Scenario(plain, on_crash="reserved"),
     "plain, the confirm's answer is lost": Scenario(
         plain, faults=({"path": _CONFIRM, "kind": "drop_after"},), since="send confirm-reservation body #1"
@@ -177,7 +185,8 @@ SCENARIOS = {
     "deferred, its reserve in doubt": Scenario(
         plain, faults=({"path": _RESERVE, "kind": "drop_after"},), on_unavailable="defer", debt_limit=50
     ),
-    "flat": Scenario(flat),
+    # A flat price that stands is answered with what stands.
+    "flat": Scenario(flat, costs=4),
     "failing": Scenario(failing),
     "full disk": Scenario(full_disk),
     "plain, in a hurry": Scenario(plain, reserve_timeout=0.5),

@@ -2,16 +2,22 @@
 
 import pytest
 
-from .scenarios import KILLED
+from .scenarios import KILLED, SCENARIOS
 from .trials import trials_a_point
 
 
 @pytest.mark.parametrize("scenario", KILLED)
 def test_a_kill_at_any_boundary_charges_nothing_twice_and_loses_nothing(crash_bench, scenario):
-    """What was committed is charged once, what was not follows the policy and is listed, and no hold stays behind."""
+    """
+    What was committed is charged once, what was not follows the policy and is listed, and no hold stays behind.
+
+    The same step, tried again under the same id by somebody else, then costs once.
+    """
     points = crash_bench.boundaries(scenario)
     trials = [crash_bench.trial(scenario, point) for point in points for _ in range(trials_a_point())]
     crash_bench.run(scenario, trials)
+    if SCENARIOS[scenario].costs:
+        crash_bench.run_again(trials)
 
 
 _DEATHS = (

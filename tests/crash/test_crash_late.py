@@ -1,8 +1,4 @@
-"""What comes after a crash: a request that was on its way, and the same step, tried again by somebody else."""
-
-import pytest
-
-from . import auditor
+"""A request that was on its way when its process was killed, and arrives when another has recovered."""
 
 _ON_THE_WAY = (
     ("plain", "reserve"),
@@ -27,24 +23,3 @@ def test_a_request_that_arrives_after_its_process_died_does_no_harm(crash_bench)
     )
     crash_bench.run_late("its request arrives after recovery", trials)
     assert [] == crash_bench.control.remaining_faults()
-
-
-@pytest.mark.parametrize(
-    ("scenario", "costs", "told"),
-    [
-        ("plain", 3, ["ChargeAlreadySettledError"]),
-        ("plain, settled with deducts", 3, ["ChargeAlreadySettledError"]),
-        # A flat price answers with the charge that stands.
-        ("flat", 4, []),
-    ],
-)
-def test_a_step_that_is_tried_again_after_a_crash_is_charged_once(crash_bench, scenario, costs, told):
-    """Under the same id, whatever the first one came to: what was charged is not charged anew, the rest is begun anew."""
-    trials = [crash_bench.trial(scenario, point) for point in crash_bench.boundaries(scenario)]
-    crash_bench.run(f"before it is tried again: {scenario}", trials)
-    for trial in trials:
-        crash_bench.again(trial)
-        facts = auditor.read_facts(trial.folder / "again.log")
-        was_charged = trial.finding.charged == costs
-        assert told * was_charged == [fact["failed"] for fact in facts if "failed" in fact], trial.name
-        assert costs == crash_bench.books(trial)["spent"], trial.name

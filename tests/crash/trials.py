@@ -197,16 +197,18 @@ class Bench:
         self._audit(trial, self._recovered(trial, template or self.templates[0]))
 
     def run_undisturbed(self, what, trials):
-        """Let each come to its own end; only its disk is in its way."""
+        """Let each come to its own end, all at once; only its disk is in its way."""
 
-        def run(trial, template):
-            self._ends(
-                template.run(**self.order(trial, "work", "worker.log", at=trial.at, **trial.more)), 0, template, trial
-            )
+        def start(trial, template):
+            trial.pid = template.ask(**self.order(trial, "work", "worker.log", at=trial.at, **trial.more))["pid"]
+
+        def end(trial, template):
+            self._ends(template.ask(do="wait", pid=trial.pid), 0, template, trial)
             facts = self._recovered(trial, template)
             trial.finding = auditor.audit_late(auditor.read_journal(trial.journal), self.books(trial), facts)
 
-        self._each(trials, run)
+        self._each(trials, start)
+        self._each(trials, end)
         self._after_validity(trials)
         self._judge(what, trials)
 
@@ -239,10 +241,21 @@ class Bench:
         self._after_validity([trial])
         self._judge(what, [trial])
 
-    def again(self, trial):
-        """Run the same scenario once more, undisturbed, with the same ids on the same journal."""
-        template = self.templates[0]
-        self._ends(template.run(**self.order(trial, "work", "again.log")), 0, template, trial)
+    def run_again(self, trials):
+        """Run each scenario once more, with the same ids on the same journal; whatever had come of the first, it costs once."""
+
+        def again(trial, template):
+            self._ends(template.run(**self.order(trial, "work", "again.log")), 0, template, trial)
+
+        self._each(trials, again)
+        costs = {trial.name: (SCENARIOS[trial.scenario].costs, 0) for trial in trials}
+        books = {trial.name: self.books(trial) for trial in trials}
+        assert costs == {name: (found["spent"], found["reserved"]) for name, found in books.items()}
+        for trial in trials:
+            # What was charged before is not charged anew, and the app is told; all else is a new attempt.
+            facts = auditor.read_facts(trial.folder / "again.log")
+            told = SCENARIOS[trial.scenario].told * (trial.finding.charged > 0)
+            assert told == [fact["failed"] for fact in facts if "failed" in fact], trial.name
 
     def _audit(self, trial, facts):
         rest = auditor.read_journal(trial.journal)
