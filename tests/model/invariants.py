@@ -45,9 +45,12 @@ def _always(state, costs):
     for row in rows.values():
         _once(state, row)
     for charge in journal.charges.values():
-        deducts = charge.state is ChargeState.SETTLED and charge.via == DEDUCT
-        if deducts and charge.share > ledger.deducted(charge.id):
-            raise Violation("I5", f"{charge.id} is settled, and its deduct was never carried out")
+        if charge.state is not ChargeState.SETTLED or charge.via != DEDUCT:
+            continue
+        # A charge that lies wholly beyond its hold ends as its leg ends.
+        name, share = (charge.id, charge.share) if charge.share else (charge.id + ".over", charge.amount or 0)
+        if share > ledger.deducted(name):
+            raise Violation("I5", f"{charge.id} is settled, and the deduct under {name} was never carried out")
 
 
 def _once(state, row):

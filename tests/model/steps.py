@@ -5,12 +5,10 @@ from countwerk_meter._flow.commands import Journal, Now, Send, Sleep
 from .books import Journals, Violation
 from .ledger import Ledger, Said, message_of
 from .places import CUT, IN_DOUBT, NOT_SENT, UNWRITTEN, Place
+from .programs import GATES, PASSES
 from .state import PHASES, Left, Process, State, Thread, ledger_time, moment, wall_time
 
 _TOLD = frozenset({"ran", "used", "released", "superseded", "unresolved", "uncollected", "crashed"})
-# Programs that somebody waits for, and may stop waiting for.
-GATES = frozenset({"call", "flat"})
-PASSES = frozenset({"settle", "deduct", "recover"})
 _QUIET = frozenset({"balance", "purchase-links"})
 
 

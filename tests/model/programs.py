@@ -1,0 +1,138 @@
+"""
+What the threads of a scenario run: an app's calls, and the passes of settlement and recovery.
+
+A program is named by a tuple `(name, process, *arguments)`, so that it can be begun anew for every replay. One that
+returns such a tuple goes on as that program.
+"""
+
+from dataclasses import replace
+from decimal import Decimal
+
+from countwerk_meter._flow.charge import charge_at_once
+from countwerk_meter._flow.commands import Emit, Journal, Now
+from countwerk_meter._flow.deduct import deduct
+from countwerk_meter._flow.ending import Checkpoint, Commit, Measured, Release, Seal
+from countwerk_meter._flow.recover import recover
+from countwerk_meter._flow.reserve import draw, reserve
+from countwerk_meter._flow.rows import DEDUCT, ChargeRow, ReservationRow
+from countwerk_meter._flow.settle import settle
+from countwerk_meter.errors import CountwerkError
+
+from .state import ACCOUNT, LEDGER, OPERATION, VALIDITY, wall_time
+
+# Programs that somebody waits for, and may stop waiting for; and those that are made again if they fail.
+GATES = frozenset({"call", "flat"})
+PASSES = frozenset({"settle", "deduct", "recover"})
+
+
+def _charge(terms, name, estimate):
+    return ChargeRow(
+        id=name, ledger=LEDGER, principal="p", owner=terms.owner, account_id=ACCOUNT, operation=OPERATION,
+        created_at=wall_time(0), estimate=estimate,
+    )  # fmt: skip
+
+
+def _hold(terms, amount, key="k1"):
+    return ReservationRow(
+        key=key, ledger=LEDGER, principal="p", owner=terms.owner, account_id=ACCOUNT, operation=OPERATION,
+        amount=amount, validity=VALIDITY, created_at=wall_time(0), settle_with=terms.settle_with,
+    )  # fmt: skip
+
+
+def _told(event, name):
+    return Emit(event, {"usage_event_id": name})
+
+
+def _committed(terms, charge, used, *, seal=True):
+    """Commit what a call used, as the end of a block does."""
+    now = yield Now()
+    measured = Measured(Decimal(used), "set")
+    done = yield Journal(
+        Commit(LEDGER, charge.id, charge.epoch, measured, now.wall, terms.rounding, seal, owner=terms.owner)
+    )
+    yield _told("superseded" if done.superseded else "used", charge.id)
+
+
+def _checkpointed(charge, known):
+    yield Journal(Checkpoint(LEDGER, charge.id, charge.epoch, Measured(Decimal(known), "provider")))
+
+
+def call(terms, used, hold=5, known=0, name="e1", key="k1"):
+    """Pass the gate, run one model call, maybe checkpoint it, commit what it used: nothing is a release."""
+    try:
+        gate = yield from reserve(terms, _charge(terms, name, hold), _hold(terms, hold, key))
+    except CountwerkError:
+        return None
+    yield _told("ran", name)
+    return None if used is None else ("ending", _process(terms), gate.charge.epoch, used, known, name)
+
+
+def ending(terms, epoch, used, known=0, name="e1"):
+    """End a call that runs."""
+    charge = replace(_charge(terms, name, 0), epoch=epoch)
+    if known:
+        yield from _checkpointed(charge, known)
+    if used:
+        yield from _committed(terms, charge, used)
+    else:
+        now = yield Now()
+        yield Journal(Release(LEDGER, charge.id, charge.epoch, "nothing used", now.wall))
+        yield _told("released", name)
+
+
+def flat(terms, price, name="e1"):
+    """Charge a flat price at once: what the call costs is known, and it runs once it is paid for."""
+    charge = replace(_charge(terms, name, price), amount=price, share=price, via=DEDUCT, basis="price")
+    try:
+        paid = yield from charge_at_once(terms, charge)
+    except CountwerkError:
+        return
+    if paid.owner == terms.owner:
+        yield _told("used", name)
+
+
+def drawing(terms, used, name="e2", key="k1"):
+    """Run a call on another one's open hold."""
+    gate = yield from draw(terms, _charge(terms, name, used), key)
+    if gate is not None:
+        yield _told("ran", name)
+        yield from _committed(terms, gate.charge, used, seal=False)
+
+
+def block(terms, first, second, estimates=(3, 2), hold=6):
+    """Reserve once, for two calls."""
+    try:
+        gate = yield from reserve(terms, _charge(terms, "e1", estimates[0]), _hold(terms, hold), shared=True)
+    except CountwerkError:
+        return None
+    yield _told("ran", "e1")
+    return ("within", _process(terms), gate.hold.key, first, second, estimates[1])
+
+
+def within(terms, key, first, second, estimate):
+    """Run a second call on the block's hold, and end both, and the block."""
+    nested = yield from draw(terms, _charge(terms, "e2", estimate), key)
+    if nested is not None:
+        yield _told("ran", "e2")
+    yield from _committed(terms, _charge(terms, "e1", first), first, seal=False)
+    if nested is not None:
+        yield from _committed(terms, nested.charge, second, seal=False)
+    now = yield Now()
+    yield Journal(Seal(key, now.wall))
+
+
+def _process(terms):
+    return "abc".index(terms.owner)
+
+
+PROGRAMS = {
+    "settle": settle,
+    "deduct": deduct,
+    "recover": lambda terms, _key: recover(terms),
+    "call": call,
+    "ending": ending,
+    "flat": flat,
+    "drawing": drawing,
+    "block": block,
+    "within": within,
+}
