@@ -179,6 +179,7 @@ class Defer(Operation[Begun]):
         charge = replace(
             row,
             state=row.checked_step(ChargeState.OPEN),
+            owner=self.charge.owner,  # recovery may have taken the charge while its gate was thought dead
             epoch=row.epoch + 1,
             reservation_key=None,
             draw=False,
