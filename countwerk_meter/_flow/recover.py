@@ -156,7 +156,11 @@ class TakeOverdue(Operation[int]):
                 row = books.reservation(due.key)
                 if row is None or row.owner == terms.owner or row.state not in HOLDING:
                     continue
-                books.save_reservation(replace(row, owner=terms.owner, epoch=row.epoch + 1, due_at=self.now))
+                ours = replace(row, owner=terms.owner, epoch=row.epoch + 1, due_at=self.now)
+                if row.state is ReservationState.REQUESTED:
+                    # Its gate hangs: were its charge left behind, recovery would take the call for one that ran.
+                    ours = orphaned(books, ours, "no answer was recorded", row.created_at)
+                books.save_reservation(ours)
             else:
                 charge = books.charge(terms.ledger, due.key)
                 if charge is None or charge.owner == terms.owner or charge.due_at is None:
