@@ -51,7 +51,7 @@ def explore(scenario, *, strict=True, deep=False):
     if deep:
         scenario = replace(scenario, left=scenario.deep or scenario.left, phases=(0, 1, 2, 3))
     model = Model(scenario, strict=strict)
-    audit = Audit(scenario.costs)
+    audit = Audit(scenario)
     healings = [Healing(model, audit, in_turn=False), Healing(model, audit, in_turn=True)]
     report = Report(scenario.name)
     first = model.begin()

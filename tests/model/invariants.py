@@ -13,26 +13,27 @@ _LISTED = frozenset({ChargeState.UNRESOLVED, ChargeState.UNCOLLECTED})
 class Audit:
     """Remembers which pairs of books were found in order, because many states share them."""
 
-    def __init__(self, costs):
-        self.costs = costs
+    def __init__(self, scenario):
+        self._costs = scenario.costs
+        self._most = sum(scenario.costs.values()) if scenario.most is None else scenario.most
         self._good = set()
 
     def always(self, state):
         """Check what holds in every state: I2 at most once, I5 honesty."""
         books = state.ledger, state.journal
         if books not in self._good:
-            _always(state, self.costs)
+            _always(state, self._most)
             self._good.add(books)
 
     def at_rest(self, state):
         """Check what holds at rest: I3 no silent loss, I4 no leaked hold, I8 every row has ended."""
-        _at_rest(state, self.costs)
+        _at_rest(state, self._costs)
 
 
-def _always(state, costs):
+def _always(state, most):
     ledger, journal = state.ledger, state.journal
-    if ledger.spent > sum(costs.values()):
-        raise Violation("I2", f"{ledger.spent} credits charged for a usage that costs {sum(costs.values())}")
+    if ledger.spent > most:
+        raise Violation("I2", f"{ledger.spent} credits charged for a usage that costs {most}")
     rows = {row.reservation_id: row for row in journal.reservations.values() if row.reservation_id is not None}
     for hold in ledger.holds:
         row = rows.get(hold.name)
