@@ -11,16 +11,16 @@ _LISTED = frozenset({ChargeState.UNRESOLVED, ChargeState.UNCOLLECTED})
 
 
 class Audit:
-    """Remembers which pairs of books were found in order, because many states share them."""
+    """Remembers which books were found in order, because many states share them."""
 
     def __init__(self, scenario):
         self._costs = scenario.costs
-        self._most = sum(scenario.costs.values()) if scenario.most is None else scenario.most
+        self._most = scenario.costs | scenario.guess
         self._good = set()
 
     def always(self, state):
         """Check what holds in every state: I2 at most once, I5 honesty."""
-        books = state.ledger, state.journal
+        books = state.ledger, state.journal, state.told
         if books not in self._good:
             _always(state, self._most)
             self._good.add(books)
@@ -32,8 +32,9 @@ class Audit:
 
 def _always(state, most):
     ledger, journal = state.ledger, state.journal
-    if ledger.spent > most:
-        raise Violation("I2", f"{ledger.spent} credits charged for a usage that costs {most}")
+    allowed = sum(most[name] for name in most if ("ran", name) in state.told or ("asked", name) in state.told)
+    if ledger.spent > allowed:
+        raise Violation("I2", f"{ledger.spent} credits charged for what costs {allowed}")
     rows = {row.reservation_id: row for row in journal.reservations.values() if row.reservation_id is not None}
     for hold in ledger.holds:
         row = rows.get(hold.name)

@@ -7,7 +7,7 @@ it (`strict=False`), so that it is caught by what it does to somebody's money, a
 
 from dataclasses import dataclass, replace
 
-from countwerk_meter._flow import recover, settle
+from countwerk_meter._flow import begin, recover, settle
 from countwerk_meter._flow.attempts import (
     CANCEL,
     Claim,
@@ -246,6 +246,40 @@ def holds_are_left_to_their_validity(patch):
     patch.setattr(settle, "surely_over", lambda row, moment: True)
 
 
+def ids_charged_late_begin_anew(patch):
+    """A charge that was cancelled may begin anew, though what it used was charged under a leg."""
+    restarted = begin._restarted
+
+    def restarting(books, charge):
+        met = books.charge(charge.ledger, charge.id)
+        if met is not None and met.state is ChargeState.CANCELLED:
+            books.save_charge(replace(met, exact=None))
+        return restarted(books, charge)
+
+    patch.setattr(begin, "_restarted", restarting)
+
+
+def calls_on_trust_stay_the_heirs(patch):
+    """A call that runs on trust belongs to whoever had its charge before."""
+    defer = begin.Defer.apply
+
+    def apply(self, books):
+        before = books.charge(self.charge.ledger, self.charge.id)
+        return defer(replace(self, charge=replace(self.charge, owner=before.owner)), books)
+
+    patch.setattr(begin.Defer, "apply", apply)
+
+
+def overdue_gates_leave_their_charge(patch):
+    """The reservation of a gate that hangs is taken over, and its charge is not."""
+    orphaned = recover.orphaned
+
+    def leaving(books, row, reason, now):
+        return row if reason == "no answer was recorded" else orphaned(books, row, reason, now)
+
+    patch.setattr(recover, "orphaned", leaving)
+
+
 @dataclass(frozen=True)
 class Mutant:
     """A policy, the scenario that shows what is wrong with it, and the invariants that it may break."""
@@ -283,4 +317,7 @@ FURTHER = (
     Mutant("crashed calls cost nothing", crashed_calls_cost_nothing, "one call, killed or without power", "I3"),
     Mutant("uncollected is given up", uncollected_is_given_up, "over the hold", "I8"),
     Mutant("holds are left to their validity", holds_are_left_to_their_validity, "nothing used", "I4"),
+    Mutant("ids charged late begin anew", ids_charged_late_begin_anew, "begun anew elsewhere", "I2"),
+    Mutant("calls on trust stay the heir's", calls_on_trust_stay_the_heirs, "run on trust, taken over", "I8"),
+    Mutant("overdue gates leave their charge", overdue_gates_leave_their_charge, "a gate that hangs", "I2"),
 )

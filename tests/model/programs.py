@@ -83,6 +83,7 @@ def ending(terms, epoch, used, known=0, name="e1"):
 def flat(terms, price, name="e1"):
     """Charge a flat price at once: what the call costs is known, and it runs once it is paid for."""
     charge = replace(_charge(terms, name, price), amount=price, share=price, via=DEDUCT, basis="price")
+    yield _told("asked", name)
     try:
         paid = yield from charge_at_once(terms, charge)
     except CountwerkError:

@@ -45,7 +45,7 @@ class Scenario:
         history: What has happened, without a fault, before the exploration begins: (thread, program).
         threads: Who does what.
         costs: What each logical usage really costs, by id.
-        most: What may be charged in all, where a policy guesses; None: what it costs.
+        guess: What may be charged instead where a policy guesses, by id.
         faults: Which faults there are; `faulty`: of which requests; `codes`: refusals, by request.
         phases: What the ledger's time may be before the faults end.
         stale: Whether what was known of it may go stale as it passes.
@@ -58,7 +58,7 @@ class Scenario:
     left: Left
     threads: tuple[Runs, ...]
     costs: dict[str, int]
-    most: int | None = None
+    guess: dict[str, int] = field(default_factory=dict)
     history: tuple[tuple[int, tuple], ...] = ()
     processes: tuple[Known, ...] = (A, B, C)
     faults: frozenset[str] = ALL
