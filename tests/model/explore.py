@@ -46,8 +46,12 @@ def _uncollected():
 
 
 @_uncollected()
-def explore(scenario, *, strict=True, deep=False):
-    """Walk a scenario until nothing is new, or to the first violation; `deep`: with the larger bounds."""
+def explore(scenario, *, strict=True, deep=False, limit=None):
+    """
+    Walk a scenario until nothing is new, or to the first violation.
+
+    `deep`: with the larger bounds; `limit`: or until so many states were seen; `strict`: as the journal refuses steps.
+    """
     if deep:
         scenario = replace(scenario, left=scenario.deep or scenario.left, phases=(0, 1, 2, 3))
     model = Model(scenario, strict=strict)
@@ -72,6 +76,8 @@ def explore(scenario, *, strict=True, deep=False):
                 if after not in came:
                     came[after] = (state, action)
                     waiting.append(after)
+            if limit is not None and len(came) >= limit:
+                break
     except Violation as violation:
         report.violation = violation
         report.trace = _trace(model, came, state, last, [step for healing in healings for step in healing.way])

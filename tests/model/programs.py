@@ -107,6 +107,8 @@ def block(terms, first, second, estimates=(3, 2), hold=6):
     except CountwerkError:
         return None
     yield _told("ran", "e1")
+    if gate.hold is None:
+        return ("ending", _process(terms), gate.charge.epoch, first)
     return ("within", _process(terms), gate.hold.key, first, second, estimates[1])
 
 

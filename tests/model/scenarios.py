@@ -38,7 +38,6 @@ SCENARIOS = (
         {"e1": 3},
         faulty=SETTLING | {"reserve"},
         codes=REFUSALS,
-        phases=(0, 2, 3),
         deep=Left(faults=2, crashes=1, power=1),
     ),
     Scenario(
@@ -82,6 +81,7 @@ SCENARIOS = (
         {"e1": 7},
         history=((0, ("call", 0, None)),),
         processes=(A, MORTAL_B, C),
+        phases=(0,),
         terms={"on_crash": "reserved"},
         deep=Left(faults=1, crashes=1, steals=1),
     ),
@@ -146,10 +146,11 @@ SCENARIOS = (
     ),
     Scenario(
         "a flat price, twice",
-        Left(faults=1, crashes=1),
+        Left(faults=2, crashes=1),
         (Runs(0, ("flat", 0, 3)), Runs(1, ("flat", 1, 3)), *WORKERS),
         {"e1": 3},
         faults=frozenset({"doubt", "cut"}),
+        phases=(0,),
         deep=Left(faults=2, crashes=1),
     ),
     Scenario(
@@ -213,6 +214,8 @@ SCENARIOS = (
         (Runs(0, ("ending", 0, 0, 3)), Runs(1, ("call", 1, 3, 5, 0, "e1", "k2")), *WORKERS),
         {"e1": 3},
         history=((0, ("call", 0, None)),),
+        phases=(0,),
+        deep=Left(faults=1, steals=1),
     ),
     Scenario(
         "time unknown",

@@ -13,7 +13,7 @@ from .scenarios import SCENARIOS
 DEEP = bool(os.environ.get("COUNTWERK_TEST_DEEP"))
 TIMEOUT = 7200 if DEEP else 120
 # So that the check does not shrink unnoticed.
-AT_LEAST = 200_000
+AT_LEAST = 300_000
 
 
 @functools.cache
