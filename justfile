@@ -12,6 +12,10 @@ test *args:
     uv run coverage combine --quiet
     uv run coverage report
 
+# Walk every state of the money flows, within bounds; COUNTWERK_TEST_DEEP=1 goes further.
+model *args:
+    uv run pytest -q tests/model {{ args }}
+
 # Lint and formatting.
 lint:
     uv run ruff check
