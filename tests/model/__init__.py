@@ -23,7 +23,7 @@ What the world may do, in any order, at every step (`steps.py`):
 * cancel the caller of a gate; refuse to write to the journal.
 
 How many of these may happen in one run is the scenario's budget (`scenarios.py`): two faults of the network at most, one
-crash, one lost lease, one power loss; more with `COUNTWERK_TEST_DEEP=1`, which also walks all phases of the clock.
+crash, one lost lease, one power loss; with `COUNTWERK_TEST_DEEP=1` three faults, and more of them together.
 After each state the faults end, and two fair runs lead to rest (`healing.py`): so liveness is judged from every state,
 and not only from the ends of runs. I2, I5 and I7 are checked in every state, I3, I4 and I8 at rest (`invariants.py`).
 The naive policies that the design names, and some more, are kept as mutants that must be caught (`mutants.py`).

@@ -53,7 +53,8 @@ def explore(scenario, *, strict=True, deep=False, limit=None):
     `deep`: with the larger bounds; `limit`: or until so many states were seen; `strict`: as the journal refuses steps.
     """
     if deep:
-        scenario = replace(scenario, left=scenario.deep or scenario.left, phases=(0, 1, 2, 3))
+        phases = scenario.phases if len(scenario.phases) > 1 else (0, 2)
+        scenario = replace(scenario, left=scenario.deep or scenario.left, phases=phases)
     model = Model(scenario, strict=strict)
     audit = Audit(scenario)
     healings = [Healing(model, audit, in_turn=False), Healing(model, audit, in_turn=True)]

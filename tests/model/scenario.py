@@ -41,7 +41,7 @@ class Scenario:
     Attributes:
         name: What it is called.
         left: How much may go wrong in one run.
-        deep: The same where there is time (`COUNTWERK_TEST_DEEP=1`); all phases are walked then.
+        deep: The same where there is time (`COUNTWERK_TEST_DEEP=1`), with an expiry in any case.
         history: What has happened, without a fault, before the exploration begins: (thread, program).
         threads: Who does what.
         costs: What each logical usage really costs, by id.
