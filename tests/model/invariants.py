@@ -64,6 +64,8 @@ def _once(state, row):
     shares = sum(charge.share for charge in drawn)
     if charged + deducted > shares:
         raise Violation("I2", f"{charged} confirmed and {deducted} deducted for charges of {shares} on {row.key}")
+    if row.state is ReservationState.CONFIRMED and (hold is None or hold.state != "confirmed"):
+        raise Violation("I5", f"{row.key} is confirmed, and {row.reservation_id} is {hold and hold.state}")
     settled = sum(c.share for c in drawn if c.state is ChargeState.SETTLED and c.via == CONFIRM)
     if settled > charged:
         raise Violation("I5", f"{settled} credits on {row.key} are called settled, and {charged} were charged")
