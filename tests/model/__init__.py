@@ -10,8 +10,8 @@ one state, whatever led there.
 What the world may do, in any order, at every step (`steps.py`):
 
 * run any process' next command: a commit, a look at the clock, a request;
-* carry a request out now, later or never; lose its answer; deliver it twice; answer it with a refusal, or without a
-  time; never send it (NotSent). A 5xx is an answer that was lost: nobody knows whether it was carried out;
+* carry a request out now, later or never, or for a credit less; lose its answer; deliver it twice; answer it with a
+  refusal, or without a time; never send it (NotSent). A 5xx is an answer that was lost: nobody knows whether it was carried out;
 * kill a process between any two commands (what it committed stays);
 * cut the power: every process dies, the journal falls back to any commit at or after the last synced one, and a new
   process starts;
@@ -34,7 +34,8 @@ What is not modelled:
 * the brake of money rule 12 and the waits of the back-off: any pass may happen at once, which is more than the
   settlement thread ever does;
 * a half-written commit, which is what the stores' own tests are for;
-* an answer that names another amount than was asked for, pruning, and closing by hand (`tests/flow`);
+* an answer that names more than was asked for, pruning, and closing by hand (`tests/flow`);
+* an answer that names less, and that is lost: a second confirm finds the hold gone, which then is read as the whole;
 * a process whose idea of the ledger's time is ahead of it by as long as a request takes, while another's is not;
 * an event that is lost because its process dies between a commit and telling of it: the row stays listed;
 * a ledger that forgets a hold while a confirm of it is in doubt: nobody could tell that from one that was carried out.

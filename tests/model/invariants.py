@@ -51,8 +51,14 @@ def _always(state, most):
             continue
         # A charge that lies wholly beyond its hold ends as its leg ends.
         name, share = (charge.id, charge.share) if charge.share else (charge.id + ".over", charge.amount or 0)
-        if share > ledger.deducted(name):
+        if share > ledger.deducted(name) + _late(journal, charge):
             raise Violation("I5", f"{charge.id} is settled, and the deduct under {name} was never carried out")
+
+
+def _late(journal, charge):
+    """Return what goes under late legs of a charge: what an answer left short is no loss, and not called charged."""
+    root = charge.parent or charge.id
+    return sum(leg.share for leg in journal.charges.values() if leg.parent == root and ".late" in leg.id)
 
 
 def _once(state, row):
@@ -67,7 +73,7 @@ def _once(state, row):
     if row.state is ReservationState.CONFIRMED and (hold is None or hold.state != "confirmed"):
         raise Violation("I5", f"{row.key} is confirmed, and {row.reservation_id} is {hold and hold.state}")
     settled = sum(c.share for c in drawn if c.state is ChargeState.SETTLED and c.via == CONFIRM)
-    if settled > charged:
+    if settled > charged + sum(_late(state.journal, charge) for charge in drawn):
         raise Violation("I5", f"{settled} credits on {row.key} are called settled, and {charged} were charged")
 
 

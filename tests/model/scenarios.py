@@ -107,6 +107,16 @@ SCENARIOS = (
         deep=Left(faults=2, crashes=1, power=1),
     ),
     Scenario(
+        "answers that name less",
+        Left(faults=2),
+        (Runs(0), *WORKERS),
+        {"e1": 7},
+        history=((0, SMALL_CALL),),
+        faults=frozenset({"short", "doubt"}),
+        phases=(0,),
+        deep=Left(faults=3),
+    ),
+    Scenario(
         "settled with deducts",
         Left(faults=1, crashes=1, power=1),
         worked(CALL),

@@ -212,6 +212,11 @@ class Model:
             first, _ = state.ledger.handle(message, ledger_time(state.phase))
             after = self._carried_out(state._replace(ledger=first), number, message)
             yield (number, "is carried out twice, and answered the second time:", message), after
+        if "short" in faults and message.amount > 1 and message.target.count(".late") < 2:
+            # Heard at once: nobody could tell a smaller charge from the whole one after a doubt.
+            ledger, said = state.ledger.handle(message._replace(amount=message.amount - 1), ledger_time(state.phase))
+            after = self._received(state._replace(ledger=ledger), number, said)
+            yield (number, "is charged one credit less, and hears so:", message), after
         for code in self.scenario.codes.get(message.kind, ()):
             threads = _with_net(state, number, Said(code, at=ledger_time(state.phase)))
             yield (number, f"is refused with {code}:", message), state._replace(threads=threads)
