@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from countwerk_meter._flow.books import Operation
-from countwerk_meter._flow.legs import add_late
+from countwerk_meter._flow.legs import add_late, late_of
 from countwerk_meter._flow.rows import CONFIRM, DEDUCT, ChargeRow, ReservationRow
 from countwerk_meter._flow.states import WAITING, ChargeState, ReservationState
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 CANCEL, INFERRED = "cancel", "inferred"
 _PENDING = frozenset({ReservationState.HELD, ReservationState.CLOSING})
+# A late success is the truth, whatever somebody closed the row as.
+_CONFIRMABLE = frozenset({ReservationState.CLOSING, ReservationState.UNRESOLVED, ReservationState.CLOSED})
+_CARRIED = frozenset({ChargeState.COMMITTED, ChargeState.UNRESOLVED, ChargeState.CLOSED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +157,7 @@ class Confirmed(Operation[Ended]):
 
     def apply(self, books: Books) -> Ended:
         row = books.reservation(self.key)
-        if row is None or row.state not in {ReservationState.CLOSING, ReservationState.UNRESOLVED}:
+        if row is None or row.state not in _CONFIRMABLE:
             return Ended(row)
         return _settled(books, row, self.now, actual=self.actual)
 
@@ -171,8 +174,11 @@ def _settled(
     )
     books.save_reservation(row)
     settled: list[ChargeRow] = []
+    twice = 0
     for charge in books.charges_of(row.key):
-        if charge.via == CONFIRM and charge.state in {ChargeState.COMMITTED, ChargeState.UNRESOLVED}:
+        if charge.via == CONFIRM and charge.share and charge.state in _CARRIED:
+            if charge.state is ChargeState.CLOSED and late_of(books, charge, charge.closed_at) is not None:
+                twice += charge.share  # somebody said that it was not charged, and had it deducted
             done = replace(charge, state=charge.checked_step(ChargeState.SETTLED), reason=None, due_at=None)
             books.save_charge(done)
             settled.append(done)
@@ -185,7 +191,7 @@ def _settled(
             settled.append(late)
         else:
             deducts.append(late.id)
-    return Ended(row, tuple(settled), tuple(deducts), max(named - frozen, 0))
+    return Ended(row, tuple(settled), tuple(deducts), max(named - frozen, 0) + twice)
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,6 +143,9 @@ class Commit(Operation[Committed]):
 
     def _late(self, books: Books, charge: ChargeRow) -> Committed:
         """Charge what recovery left out. `exact` then is all that is known: the same truth adds nothing twice."""
+        if charge.state is ChargeState.CLOSED:
+            # Somebody decided about it, and may have charged it elsewhere: theirs is the last word (I2).
+            return Committed(charge, superseded=True)
         if charge.state is ChargeState.LOST:
             # Not lost after all: its process lives, and what it used goes under an id of its own.
             charge = replace(charge, state=charge.checked_step(ChargeState.CANCELLED))

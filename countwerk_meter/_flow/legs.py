@@ -42,6 +42,9 @@ def leg(charge: ChargeRow, suffix: str, amount: int, now: float) -> ChargeRow:
         committed_at=now,
         failures=0,
         due_at=now,
+        closed_as=None,
+        note=None,
+        closed_at=None,
     )
 
 
@@ -63,6 +66,26 @@ def add_late(
     return late
 
 
+def late_of(books: Books, charge: ChargeRow, at: float | None) -> ChargeRow | None:
+    """Return the late leg that was made at that moment, if one was."""
+    name = (charge.parent or charge.id) + LATE
+    while (late := books.charge(charge.ledger, name)) is not None:
+        if late.committed_at == at:
+            return late
+        name += LATE
+    return None
+
+
+def other_half(books: Books, charge: ChargeRow) -> ChargeRow | None:
+    """Return the leg of a charge that lies wholly beyond its hold, or the charge of such a leg: they end together."""
+    if charge.parent is None:
+        return None if charge.share else books.charge(charge.ledger, charge.id + OVER)
+    if charge.id != charge.parent + OVER:
+        return None
+    whole = books.charge(charge.ledger, charge.parent)
+    return None if whole is None or whole.share else whole
+
+
 def mirror(books: Books, part: ChargeRow) -> None:
     """
     Let a charge that lies wholly beyond its hold end as its one leg ended.
@@ -72,5 +95,6 @@ def mirror(books: Books, part: ChargeRow) -> None:
     if part.parent is None or part.id != part.parent + OVER or part.state not in _MIRRORED:
         return
     whole = books.charge(part.ledger, part.parent)
-    if whole is not None and whole.share == 0 and whole.state in WAITING | {ChargeState.UNRESOLVED}:
+    mirroring = WAITING | {ChargeState.UNRESOLVED, ChargeState.CLOSED}
+    if whole is not None and whole.share == 0 and whole.state in mirroring:
         books.save_charge(replace(whole, state=whole.checked_step(part.state), reason=part.reason, due_at=None))

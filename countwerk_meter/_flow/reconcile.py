@@ -12,18 +12,26 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from countwerk_meter._flow.attempts import LoadCharge
 from countwerk_meter._flow.books import Operation
-from countwerk_meter._flow.legs import add_late
+from countwerk_meter._flow.clock import surely_over
+from countwerk_meter._flow.commands import Emit, Journal, Now
+from countwerk_meter._flow.deduct import settled_fields
+from countwerk_meter._flow.legs import add_late, late_of, other_half
 from countwerk_meter._flow.rows import CONFIRM
+from countwerk_meter._flow.settle import probe
 from countwerk_meter._flow.states import LISTED, WAITING, ChargeState, ReservationState
 
 if TYPE_CHECKING:
     from countwerk_meter._flow.books import Books
+    from countwerk_meter._flow.commands import Flow, Moment
     from countwerk_meter._flow.rows import ChargeRow, ReservationRow
+    from countwerk_meter._flow.terms import Terms
 
-# A hold ends by itself after its validity; a minute more for clocks that differ.
+# A hold whose end the ledger never named ends by its validity; a minute more for clocks that differ.
 _AFTER_VALIDITY: Final = 60.0
 _EVERY: Final = 1_000_000_000
+_ALONE: Final = frozenset({ReservationState.UNRESOLVED, ReservationState.ORPHAN_POSSIBLE})
 
 
 class Finding(StrEnum):
@@ -44,7 +52,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Listings(Operation["list[Listing]"]):
-    """Read what waits for a person, oldest first."""
+    """Read what waits for a person, oldest first: charges, then holds without one that waits."""
 
     reads: ClassVar[bool] = True
     ledger: str
@@ -53,39 +61,50 @@ class Listings(Operation["list[Listing]"]):
         found: list[Listing] = []
         shown: set[str] = set()
         for charge in reversed(books.charges(self.ledger, LISTED, _EVERY)):
+            leg = other_half(books, charge)
+            if leg is not None and charge.parent is None and leg.state in LISTED:
+                continue  # its one leg stands for it, and carries the amount
             row = books.reservation(charge.reservation_key) if charge.reservation_key else None
             if row is not None:
                 shown.add(row.key)
             found.append(Listing(charge, row))
-        alone = frozenset({ReservationState.UNRESOLVED, ReservationState.ORPHAN_POSSIBLE})
         found.extend(
-            Listing(next(iter(books.charges_of(row.key)), None), row)
-            for row in books.reservations(self.ledger, alone, _EVERY)
-            if row.key not in shown
+            Listing(None, row) for row in books.reservations(self.ledger, _ALONE, _EVERY) if row.key not in shown
         )
         return found
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """What closing did: the row as it stands now, or why it could not be; and the deduct that it made."""
+    """
+    What closing did: the row as it stands now, or why it could not be closed.
+
+    `deduct`: the leg that charges it now. `again`: it had been closed before, with the same words.
+    """
 
     listing: Listing | None = None
     refusal: str | None = None
     deduct: ChargeRow | None = None
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Close(Operation[Closed]):
-    """Close one listed row, by the id of its charge or the journal key of its hold, with who said so and why."""
+    """
+    Close one listed row, by the id of its charge or the journal key of its hold, with what was found and a note.
+
+    The same words again change nothing. `deduct` needs to know whose key this is and what time it is on the ledger:
+    a leg under another key would charge somebody else, and a hold that lives may still be confirmed (I2, rule 6).
+    """
 
     durable: ClassVar[bool] = True
     ledger: str
     name: str
     finding: Finding
     note: str
-    now: float
+    moment: Moment
     deduct: bool = False
+    principal: str = ""
     owner: str = ""
 
     def apply(self, books: Books) -> Closed:
@@ -93,59 +112,79 @@ class Close(Operation[Closed]):
         if charge is None:
             return self._close_hold(books)
         row = books.reservation(charge.reservation_key) if charge.reservation_key else None
+        if charge.state is ChargeState.CLOSED:
+            return self._again(books, charge, row)
         if charge.state not in LISTED:
-            if row is not None and row.state in {ReservationState.UNRESOLVED, ReservationState.ORPHAN_POSSIBLE}:
-                return self._close_row(books, row, charge)
-            return Closed(refusal=f"{charge.id} is {charge.state}, and waits for nobody")
-        if self.deduct:
-            refusal = self._cannot_deduct(charge, row)
-            if refusal is not None:
-                return Closed(refusal=refusal)
-        done = replace(
-            charge,
-            state=charge.checked_step(ChargeState.CLOSED),
-            closed_as=str(self.finding),
-            note=self.note,
-            closed_at=self.now,
-            due_at=None,
-        )
-        books.save_charge(done)
+            return Closed(refusal=_not_listed(charge, row))
+        refusal = self._cannot_deduct(charge, row) if self.deduct else None
+        if refusal is not None:
+            return Closed(refusal=refusal)
+        half = other_half(books, charge)
+        if half is not None and half.state in LISTED:
+            self._closed_charge(books, half)
+        done = self._closed_charge(books, charge)
         if row is not None and row.state is ReservationState.UNRESOLVED:
             waits = any(other.state is ChargeState.UNRESOLVED for other in books.charges_of(row.key))
             if not waits:
                 row = self._closed_row(books, row)
         leg: ChargeRow | None = None
         if self.deduct:
-            leg = add_late(books, replace(done, owner=self.owner or done.owner), _part(charge), self.now)
+            theirs = replace(done, owner=self.owner)
+            leg = replace(add_late(books, theirs, charge.share, self.moment.wall), note=self.note)
+            books.save_charge(leg)
         return Closed(Listing(done, row), deduct=leg)
+
+    def _closed_charge(self, books: Books, charge: ChargeRow) -> ChargeRow:
+        done = replace(
+            charge,
+            state=charge.checked_step(ChargeState.CLOSED),
+            closed_as=str(self.finding),
+            note=self.note,
+            closed_at=self.moment.wall,
+            due_at=None,
+        )
+        books.save_charge(done)
+        return done
+
+    def _again(self, books: Books, charge: ChargeRow, row: ReservationRow | None) -> Closed:
+        leg = late_of(books, charge, charge.closed_at)
+        if (charge.closed_as, charge.note, leg is not None) != (str(self.finding), self.note, self.deduct):
+            charged = f", and deducted under {leg.id}" if leg is not None else ""
+            return Closed(refusal=f"{charge.id} is closed already: {charge.closed_as}{charged}")
+        return Closed(Listing(charge, row), deduct=leg, again=True)
 
     def _cannot_deduct(self, charge: ChargeRow, row: ReservationRow | None) -> str | None:
         if self.finding is not Finding.NOT_CHARGED:
             return "only what was not charged can be deducted"
-        if charge.state is not ChargeState.UNRESOLVED or charge.via != CONFIRM:
-            return f"{charge.id} is {charge.state}: only the confirm of an unresolved charge can be made up for"
-        if not _part(charge):
-            return f"{charge.id} has no amount that could be deducted"
-        if row is not None and self.now < row.created_at + row.validity * 60 + _AFTER_VALIDITY:
-            return f"the hold of {charge.id} may still be confirmed: wait until its validity has passed"
-        return None
+        if charge.state is not ChargeState.UNRESOLVED or charge.via != CONFIRM or not charge.share or row is None:
+            return f"{charge.id} is {charge.state}: only an unresolved confirm can be made up for by a deduct"
+        if charge.principal != self.principal:
+            return f"{charge.id} was begun under the API key {charge.principal}, and a deduct needs the same account"
+        if row.expires_at is None:
+            over = self.moment.wall > row.created_at + row.validity * 60 + _AFTER_VALIDITY
+        elif self.moment.ledger is None:
+            return f"the ledger does not say what time it is, so the hold of {charge.id} may still be confirmed"
+        else:
+            over = surely_over(row, self.moment)
+        return None if over else f"the hold of {charge.id} may still be confirmed: wait until it has expired"
 
     def _close_hold(self, books: Books) -> Closed:
         row = books.reservation(self.name)
         if row is None or row.ledger != self.ledger:
             return Closed(refusal=f"no charge and no hold {self.name} in this journal")
-        if any(charge.state in {ChargeState.UNRESOLVED, *WAITING} for charge in books.charges_of(row.key)):
-            return Closed(refusal=f"charges of {self.name} still wait: close each of them by its own id")
-        return self._close_row(books, row, None)
-
-    def _close_row(self, books: Books, row: ReservationRow, charge: ChargeRow | None) -> Closed:
+        if self.deduct:
+            return Closed(refusal="a hold has no amount that could be deducted; close its charge by its own id")
+        if row.state is ReservationState.CLOSED:
+            if (row.closed_as, row.note) == (str(self.finding), self.note):
+                return Closed(Listing(None, row), again=True)
+            return Closed(refusal=f"{row.key} is closed already: {row.closed_as}")
         if row.state is ReservationState.ORPHAN_POSSIBLE:
             return Closed(refusal="a hold in doubt ends by itself when its validity has passed; nothing is to close")
         if row.state is not ReservationState.UNRESOLVED:
-            return Closed(refusal=f"{self.name} is {row.state}, and waits for nobody")
-        if self.deduct:
-            return Closed(refusal="a hold without a charge has no amount that could be deducted")
-        return Closed(Listing(charge, self._closed_row(books, row)))
+            return Closed(refusal=f"{row.key} is {row.state}, and waits for nobody's word")
+        if any(charge.state in {ChargeState.UNRESOLVED, *WAITING} for charge in books.charges_of(row.key)):
+            return Closed(refusal=f"charges of {row.key} still wait: close each of them by its own id")
+        return Closed(Listing(None, self._closed_row(books, row)))
 
     def _closed_row(self, books: Books, row: ReservationRow) -> ReservationRow:
         row = replace(
@@ -153,13 +192,30 @@ class Close(Operation[Closed]):
             state=row.checked_step(ReservationState.CLOSED),
             closed_as=str(self.finding),
             note=self.note,
-            closed_at=self.now,
+            closed_at=self.moment.wall,
             due_at=None,
         )
         books.save_reservation(row)
         return row
 
 
-def _part(charge: ChargeRow) -> int:
-    """Return the credits that the charge's own confirm carried; what went under a leg waits by itself."""
-    return charge.share
+def _not_listed(charge: ChargeRow, row: ReservationRow | None) -> str:
+    hold = f"; its hold waits, as {row.key}" if row is not None and row.state is ReservationState.UNRESOLVED else ""
+    return f"{charge.id} is {charge.state}, and waits for nobody's word{hold}"
+
+
+def close_listed(terms: Terms, name: str, finding: Finding, note: str, *, deduct: bool = False) -> Flow[Closed]:
+    """Close a listed row, asking for the ledger's time first where a deduct needs it (money rule 6)."""
+    moment: Moment = yield Now()
+    if deduct and moment.ledger is None:
+        charge: ChargeRow | None = yield Journal(LoadCharge(terms.ledger, name))
+        if charge is not None:
+            yield from probe(terms, charge.account_id)
+            moment = yield Now()
+    closing = Close(terms.ledger, name, finding, note, moment, deduct, terms.principal, terms.owner)
+    done: Closed = yield Journal(closing)
+    charge = None if done.listing is None else done.listing.charge
+    if charge is not None and not done.again:
+        fields = settled_fields(charge, via=charge.via, amount=charge.share)
+        yield Emit("closed", fields | {"closed_as": str(finding)})
+    return done

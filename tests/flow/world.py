@@ -6,11 +6,9 @@ its own books. The ledger's clock is 100 s ahead of this machine's, so that a ru
 """
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
-from typing import Any, ClassVar
 
-from countwerk_meter._flow.books import Operation
 from countwerk_meter._flow.charge import charge_at_once
 from countwerk_meter._flow.commands import Emit, Journal, Moment, Now, Send, Sleep
 from countwerk_meter._flow.deduct import deduct
@@ -25,6 +23,7 @@ from countwerk_meter._flow.terms import Terms
 from countwerk_meter.errors import JournalError
 from countwerk_meter.journal.memory import MemoryJournal
 from countwerk_meter.journal.port import running
+from countwerk_meter.testing.journal_steps import Do, Look
 
 from .drivers import DRIVERS, Cut, cut
 from .model_ledger import ModelLedger, Say, answer
@@ -32,17 +31,6 @@ from .model_ledger import ModelLedger, Say, answer
 LEDGER = "https://ledger.test"
 AHEAD = 100.0
 _ALL = 100_000
-
-
-@dataclass(frozen=True, slots=True)
-class Look(Operation[Any]):
-    """Read the books with any function of them."""
-
-    reads: ClassVar[bool] = True
-    see: Any
-
-    def apply(self, books):
-        return self.see(books)
 
 
 class World:
@@ -150,6 +138,11 @@ class World:
     def event(self, name, fields):
         self.events.append((name, dict(fields)))
 
+    def use(self, journal):
+        """Keep the rows in another store."""
+        self.journal.close()
+        self.journal = journal
+
     def look(self, see):
         """Read the journal's books."""
         return self.journal.run(Look(see))
@@ -159,14 +152,14 @@ class World:
     def charge_row(self, id="e1", estimate=5, account="acct", operation="app.chat", **more):
         self.numbers += 1
         return ChargeRow(
-            id=id, ledger=self.terms.ledger, principal="p", owner=self.terms.owner, account_id=account, operation=operation,
+            id=id, ledger=self.terms.ledger, principal=self.terms.principal, owner=self.terms.owner, account_id=account, operation=operation,
             created_at=self.wall + self.numbers / 1000, estimate=estimate, **more,
         )  # fmt: skip
 
     def hold_row(self, amount=5, account="acct", operation="app.chat", **more):
         self.numbers += 1
         row = ReservationRow(
-            key=f"{self.terms.ledger} k{self.numbers}", ledger=self.terms.ledger, principal="p", owner=self.terms.owner, account_id=account,
+            key=f"{self.terms.ledger} k{self.numbers}", ledger=self.terms.ledger, principal=self.terms.principal, owner=self.terms.owner, account_id=account,
             operation=operation, amount=amount, validity=15, created_at=self.wall, settle_with=self.terms.settle_with,
         )  # fmt: skip
         return replace(row, **more)
@@ -273,12 +266,16 @@ class World:
         return self.look(lambda books: books.carry(self.terms.ledger, account))
 
     def save(self, row):
-        """Write a row behind the journal's back: whatever its state was. In memory only."""
-        books = self.journal._books
-        if isinstance(row, ReservationRow):
-            books._reservations[row.key] = row
-        else:
-            books._charges[row.ledger, row.id] = row
+        """Put a row as it is; in memory even one that no step leads to."""
+        held = isinstance(row, ReservationRow)
+        if isinstance(self.journal, MemoryJournal):
+            books = self.journal._books
+            if held:
+                books._reservations[row.key] = row
+            else:
+                books._charges[row.ledger, row.id] = row
+            return
+        self.journal.run(Do(lambda books: (books.save_reservation if held else books.save_charge)(row)))
 
     def cut(self, run, *args, **kwargs):
         """Run something whose caller is cancelled in the middle."""
