@@ -7,7 +7,6 @@ serves sync and async code, many threads and many event loops.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from countwerk_meter._drivers.endpoint import Endpoint, conceal
@@ -20,6 +19,7 @@ from countwerk_meter._metering.charges import Charge, states_named
 from countwerk_meter._metering.decorator import Recipe, metered
 from countwerk_meter._metering.direct import direct_charge
 from countwerk_meter._metering.engine import Engine
+from countwerk_meter._metering.lifecycle import Lifecycle
 from countwerk_meter._metering.options import check_options, from_environment
 from countwerk_meter._metering.reservation import Reservation
 from countwerk_meter._metering.scope import account, current_reservation
@@ -34,14 +34,12 @@ from countwerk_meter.telemetry import Telemetry
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
-    from types import TracebackType
 
     import httpx
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
     from pydantic import SecretStr
 
-    from countwerk_meter._flow.recover import Recovered
     from countwerk_meter._flow.rows import ChargeRow
     from countwerk_meter.client import CountwerkClient
     from countwerk_meter.events import Step
@@ -54,7 +52,7 @@ __all__ = ["Charge", "Meter", "Reservation", "account", "current_reservation"]
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
-class Meter:
+class Meter(Lifecycle):
     """
     Meters an AI product's calls on a CountWerk ledger.
 
@@ -182,27 +180,6 @@ class Meter:
 
     def __repr__(self) -> str:
         return f"<Meter {self.ai_product_id} on {self._engine.terms.ledger}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    @property
-    def journal(self) -> Journal:
-        """Where reservations and charges are kept."""
-        return self._engine.journal
 
     @property
     def prices(self) -> PriceProfile | None:
@@ -405,29 +382,3 @@ class Meter:
         """
         rows = self._engine.journal.run(Charges(self._engine.terms.ledger, states_named(state), limit))
         return [Charge.of(row) for row in rows]
-
-    def flush(self, timeout: float = 10.0) -> bool:
-        """Wait up to `timeout` seconds until everything that settles by itself has; False: something has not."""
-        return self._engine.flush(timeout)
-
-    async def aflush(self, timeout: float = 10.0) -> bool:  # noqa: ASYNC109 - seconds, as in flush
-        """Do what `flush` does, without blocking the running event loop."""
-        return await asyncio.to_thread(self._engine.flush, timeout)
-
-    def recover(self) -> Recovered:
-        """Take over what dead processes left in the journal, and settle it. Runs at start by itself."""
-        return self._engine.recover()
-
-    async def arecover(self) -> Recovered:
-        """Do what `recover` does, without blocking the running event loop."""
-        return await asyncio.to_thread(self._engine.recover)
-
-    def close(self, timeout: float = 5.0) -> bool:
-        """Settle what can be within `timeout` seconds and let go. False: something is left in the journal."""
-        return self._engine.close(timeout)
-
-    async def aclose(self, timeout: float = 5.0) -> bool:  # noqa: ASYNC109 - seconds, as in close
-        """Do what `close` does, without blocking the running event loop."""
-        drained = await asyncio.to_thread(self.close, timeout)
-        await self._engine.aclose_loop()
-        return drained

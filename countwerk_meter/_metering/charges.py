@@ -23,12 +23,14 @@ class Charge:
 
     Attributes:
         usage_event_id: Its id; `<id>.over` and `<id>.late` are legs of `parent`.
-        state: `open`, `committed`, `settled`, `denied`, `cancelled`, `orphaned`, `uncollected` or `unresolved`.
+        state: `open`, `committed`, `settled`, `denied`, `cancelled`, `orphaned`, `uncollected`, `unresolved`, `lost` or
+            `closed`.
         amount: Credits; None while the call runs. A leg's credits are part of its parent's amount if it is `.over`.
         basis: How the amount was found: `price`, `provider`, `counted`, `reserved` or `set`.
         exact: Credits before rounding, as a decimal string.
         lines: What was measured and how it was priced.
         reason: Why it is where it is, where there is something to say.
+        closed_as: What a person found out about it: `charged`, `not-charged` or `written-off`; with `note` and time.
 
     """
 
@@ -47,6 +49,9 @@ class Charge:
     created_at: datetime
     committed_at: datetime | None
     lines: tuple[dict[str, Any], ...]
+    closed_as: str | None = None
+    note: str | None = None
+    closed_at: datetime | None = None
 
     @classmethod
     def of(cls, row: ChargeRow) -> Charge:
@@ -67,13 +72,17 @@ class Charge:
             created_at=datetime.fromtimestamp(row.created_at, UTC),
             committed_at=None if row.committed_at is None else datetime.fromtimestamp(row.committed_at, UTC),
             lines=tuple(json.loads(row.lines)) if row.lines else (),
+            closed_as=row.closed_as,
+            note=row.note,
+            closed_at=None if row.closed_at is None else datetime.fromtimestamp(row.closed_at, UTC),
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON data."""
         data = asdict(self)
-        data["created_at"] = self.created_at.isoformat()
-        data["committed_at"] = None if self.committed_at is None else self.committed_at.isoformat()
+        for name in ("created_at", "committed_at", "closed_at"):
+            moment: datetime | None = data[name]
+            data[name] = None if moment is None else moment.isoformat()
         return data
 
 
