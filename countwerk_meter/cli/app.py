@@ -10,7 +10,10 @@ from countwerk_meter.cli.charges import charges
 from countwerk_meter.cli.demo import demo
 from countwerk_meter.cli.doctor import doctor
 from countwerk_meter.cli.price import price
+from countwerk_meter.cli.prune import prune
 from countwerk_meter.cli.purchase_links import purchase_links
+from countwerk_meter.cli.reconcile import app as reconcile
+from countwerk_meter.cli.recover import recover
 from countwerk_meter.cli.replay import replay
 from countwerk_meter.cli.resolve_order import resolve_order
 from countwerk_meter.cli.sandbox import sandbox
@@ -37,6 +40,9 @@ app.command("resolve-order", rich_help_panel=_ASK)(resolve_order)
 app.command("purchase-links", rich_help_panel=_ASK)(purchase_links)
 app.command(rich_help_panel=_RUN)(charges)
 app.command(rich_help_panel=_RUN)(settle)
+app.command(rich_help_panel=_RUN)(recover)
+app.add_typer(reconcile, name="reconcile", rich_help_panel=_RUN)
+app.command(rich_help_panel=_RUN)(prune)
 app.command(rich_help_panel=_RUN)(doctor)
 
 
