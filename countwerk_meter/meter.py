@@ -74,11 +74,11 @@ class Meter(Lifecycle):
         on_replay: A `usage_event_id` that was charged before: `refuse`, or `run` without a further charge.
         reserve_timeout: Seconds that a gate may take in all, purchase links included.
         require_trace: Raise where no span names a call, instead of making an id up.
-        on_event: Called with an event's name and its fields, from any thread; must not block. Names: `reserved`,
-            `charged`, `refused`, `orphan_possible`, `deferred`, `in_doubt`, `inferred`, `converted`, `lapsed`,
-            `unpriced`, `excess`, `late`, `superseded`, `uncollected`, `unresolved`, `parked`, `paused`, `resumed`,
-            `recovered`, `journal_failed`, `settlement_failed`. Fields, as far as they apply: `usage_event_id`,
-            `account_id`, `operation`, `amount` (credits), `basis`, `via`, `reason`, `trace_id`.
+        on_event: Called with an event's name and its fields, from any thread; must not block. Act on `unresolved`,
+            `excess`, `superseded`, `paused`, `parked`, `journal_failed`, `settlement_failed`; watch `orphan_possible`,
+            `in_doubt`, `unpriced`, `uncollected`, `crashed`; the others say what happens: `reserved`, `charged`,
+            `refused`, `deferred`, `lapsed`, `converted`, `inferred`, `late`, `recovered`, `resumed`, `closed`. Their
+            fields stand in `_flow/RULES.md`.
         tracer_provider: OpenTelemetry's; default: the global one.
         meter_provider: Likewise.
         http: An `httpx.Client` of yours for requests from sync code; it stays yours to close.

@@ -1,5 +1,5 @@
 """
-The tables of `states.py` as documentation: two state diagrams and the outcome table.
+The tables of `states.py` and `events.py` as documentation: two state diagrams, the outcome table and the events.
 
 `python -m countwerk_meter._flow.diagram FILE` writes them between the marks in FILE (RULES.md); a test holds the two
 equal.
@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from countwerk_meter._flow.events import table as event_table
 from countwerk_meter._flow.states import (
     CHARGE_STEPS,
     ON_CANCEL,
@@ -56,6 +57,8 @@ def written() -> str:
         state_diagram(RESERVATION_STEPS),
         "### States of a charge",
         state_diagram(CHARGE_STEPS),
+        "### Events",
+        event_table(),
     ]
     return "\n\n".join(parts)
 

@@ -13,6 +13,7 @@ from countwerk_meter._flow.charge import charge_at_once
 from countwerk_meter._flow.commands import Emit, Journal, Moment, Now, Send, Sleep
 from countwerk_meter._flow.deduct import deduct
 from countwerk_meter._flow.ending import Commit, Measured, Release, Seal
+from countwerk_meter._flow.events import EVENTS, INTERNAL
 from countwerk_meter._flow.overview import Due
 from countwerk_meter._flow.recover import Adopt
 from countwerk_meter._flow.reserve import draw, reserve
@@ -136,6 +137,7 @@ class World:
         self.pass_time(seconds)
 
     def event(self, name, fields):
+        assert name in INTERNAL or set(fields) <= set(EVENTS[name].fields)
         self.events.append((name, dict(fields)))
 
     def use(self, journal):

@@ -6,6 +6,7 @@ import contextlib
 import pytest
 
 from countwerk_meter import Meter
+from countwerk_meter._flow.events import EVENTS
 from countwerk_meter.testing.journal_steps import Do, Look
 
 PRICES = {
@@ -36,10 +37,13 @@ class Bench:
     def meter(self, **options):
         options.setdefault("journal", f"sqlite:///{self.path}")
         options.setdefault("prices", PRICES)
-        options.setdefault("on_event", lambda name, fields: self.events.append((name, dict(fields))))
+        options.setdefault("on_event", self.hear)
         meter = Meter("product_1", api_key=self.sandbox.api_key, base_url=self.sandbox.url, **options)
         self.meters.append(meter)
         return meter
+
+    def hear(self, name, fields):
+        self.events.append((name, dict(fields)))
 
     def books(self, account=None):
         books = self.control.books(account or self.account)
@@ -73,6 +77,8 @@ def bench(countwerk_sandbox, tmp_path):
     yield bench
     for meter in bench.meters:
         meter.close(1)
+    for name, fields in bench.events:
+        assert set(fields) <= set(EVENTS[name].fields), f"{name} says more than its table"
 
 
 @pytest.fixture
