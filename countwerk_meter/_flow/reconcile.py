@@ -44,10 +44,11 @@ class Finding(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One row that waits for a person: a charge with the hold that it drew on, or a hold alone."""
+    """One row that waits for a person: a charge with the hold that it drew on, or a hold alone, made for a call."""
 
     charge: ChargeRow | None
     reservation: ReservationRow | None
+    call: ChargeRow | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,9 @@ class Listings(Operation["list[Listing]"]):
                 shown.add(row.key)
             found.append(Listing(charge, row))
         found.extend(
-            Listing(None, row) for row in books.reservations(self.ledger, _ALONE, _EVERY) if row.key not in shown
+            Listing(None, row, next(iter(books.charges_of(row.key)), None))
+            for row in books.reservations(self.ledger, _ALONE, _EVERY)
+            if row.key not in shown
         )
         return found
 

@@ -44,6 +44,7 @@ class Listed:
         credits: What is at stake: the part that is not charged, the estimate of a lost call, or what is held.
         reason: What the journal noted, the ledger's code among it.
         principal: Fingerprint of the API key that it was begun under.
+        call: `usage_event_id` of the call that a hold alone was made for.
         reservation_id: The ledger's name of the hold; None: it never named one.
         held: Credits that were held.
         expires_at: When the hold ends: by the ledger's clock, or for an orphan its validity by this machine's.
@@ -65,6 +66,7 @@ class Listed:
     created_at: datetime
     committed_at: datetime | None
     trace_id: str | None
+    call: str | None
     reservation_id: str | None
     held: int | None
     expires_at: datetime | None
@@ -80,7 +82,7 @@ class Listed:
         charge, hold = listing.charge, listing.reservation
         row = charge or hold
         assert row is not None
-        kind = _kind(listing)
+        kind, of = _kind(listing), charge or listing.call
         return cls(
             id=row.id if isinstance(row, ChargeRow) else row.key,
             kind=kind,
@@ -93,7 +95,8 @@ class Listed:
             principal=row.principal,
             created_at=_time(row.created_at),
             committed_at=None if charge is None or charge.committed_at is None else _time(charge.committed_at),
-            trace_id=None if charge is None else charge.trace_id,
+            trace_id=None if of is None else of.trace_id,
+            call=None if listing.call is None else listing.call.id,
             reservation_id=None if hold is None else hold.reservation_id,
             held=None if hold is None else hold.amount,
             expires_at=None if hold is None else _end(hold),

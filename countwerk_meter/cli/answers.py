@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
+from rich.measure import Measurement
 
 from countwerk_meter.errors import (
     AuthenticationError,
@@ -27,9 +28,12 @@ from countwerk_meter.errors import (
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
+    from rich.table import Table
+
 DONE: Final = 0
 NO: Final = 1
 USAGE: Final = 2
+_WIDEST: Final = 1000
 
 # Mended by whoever set it up, not by asking again.
 _OF_THE_SETUP: Final = (
@@ -50,6 +54,14 @@ def console(*, stderr: bool = False) -> Console:
         # Nobody's window to fit: a table in a file or a log is better unfolded.
         screen.width = max(screen.width, 100)
     return screen
+
+
+def print_whole(table: Table) -> None:
+    """Print a table as wide as it is, window or not: an id that is folded can be neither copied nor searched for."""
+    screen = console()
+    needed = Measurement.get(screen, screen.options.update(width=_WIDEST), table).maximum
+    screen.size = ConsoleDimensions(max(screen.width, needed), screen.height)
+    screen.print(table, crop=False)
 
 
 def print_json(data: Mapping[str, Any]) -> None:

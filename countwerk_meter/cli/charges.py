@@ -10,11 +10,18 @@ from countwerk_meter._flow.attempts import LoadCharge
 from countwerk_meter._flow.overview import Charges
 from countwerk_meter._flow.states import ChargeState
 from countwerk_meter._metering.charges import Charge
-from countwerk_meter.cli.answers import NO, console, print_json, refuse, reported
+from countwerk_meter.cli.answers import NO, console, print_json, print_whole, refuse, reported
 from countwerk_meter.cli.existing_journal import ledger_named, open_existing
 from countwerk_meter.cli.options import AsJson, BaseUrl, JournalUrl
 
-_STYLES = {"unresolved": "red", "uncollected": "red", "committed": "yellow", "open": "cyan", "settled": None}
+_STYLES = {
+    "unresolved": "red",
+    "uncollected": "red",
+    "lost": "red",
+    "committed": "yellow",
+    "open": "cyan",
+    "settled": None,
+}
 
 
 def charges(
@@ -35,7 +42,8 @@ def charges(
         store = open_existing("charges", journal, as_json=as_json)
         try:
             if charge_id is not None:
-                legs = (charge_id, f"{charge_id}.over", f"{charge_id}.late")
+                # A second late part of one charge is `<id>.late.late`.
+                legs = (charge_id, f"{charge_id}.over", *(charge_id + ".late" * number for number in range(1, 10)))
                 rows = [row for row in (store.run(LoadCharge(ledger, name)) for name in legs) if row is not None]
             else:
                 read = limit if account is None else 1_000_000_000
@@ -74,10 +82,7 @@ def _list(found: list[Charge]) -> None:
             charge.usage_event_id,
             style=_STYLES.get(charge.state, "dim"),
         )
-    # As wide as it is: an id that is folded can be neither copied nor searched for.
-    screen = console()
-    screen.width = max(screen.width, screen.measure(table).maximum)
-    screen.print(table, crop=False)
+    print_whole(table)
 
 
 def _show_in_full(found: list[Charge], *, as_json: bool) -> None:

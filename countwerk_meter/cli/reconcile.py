@@ -158,6 +158,8 @@ def _lines(item: Listed) -> Iterable[tuple[str, Text]]:
         yield "noted", Text(item.reason)
     if item.confirms or item.cancels:
         yield "sent", Text(", ".join(_attempts(item)))
+    if item.call:
+        yield "call", Text(item.call)
     if item.held is not None:
         yield "hold", Text(_hold(item))
     if item.trace_id:

@@ -15,8 +15,9 @@ from rich.table import Table
 from countwerk_meter import Meter
 from countwerk_meter._drivers.endpoint import Endpoint
 from countwerk_meter._metering.operations import Operations
-from countwerk_meter.cli.answers import NO, console, print_json, reported
+from countwerk_meter.cli.answers import NO, console, print_json, print_whole, reported
 from countwerk_meter.cli.existing_journal import open_existing
+from countwerk_meter.cli.left import SETTLES, left
 from countwerk_meter.cli.options import AsJson, BaseUrl, JournalUrl, Product
 from countwerk_meter.errors import ConfigurationError
 
@@ -70,9 +71,11 @@ def recover(
                 console(stderr=True).status("Recovering"),
                 Meter(product, base_url=base_url, journal=store, on_event=hear, on_crash=on_crash.value) as meter,
             ):
-                settled = meter.close(timeout)
+                meter.close(timeout)
+            remaining = left(store, endpoint.base_url, endpoint.fingerprint)
         finally:
             store.close()
+    settled = not any(remaining[name] for name in SETTLES)
     if as_json:
         print_json({"journal": store.name, "moved": moved, "taken_over": taken, "calls": calls, "settled": settled})
     else:
@@ -95,7 +98,6 @@ def _show(moved: int | None, taken: Mapping[str, int], calls: list[dict[str, Any
         state = "lost: nothing charged, see reconcile" if call["state"] == "lost" else f"{call['amount']:,} credits"
         table.add_row(call["usage_event_id"], call["account_id"], call["operation"], state)
     if calls:
-        screen.width = max(screen.width, screen.measure(table).maximum)
-        screen.print(table, crop=False)
+        print_whole(table)
     if not settled:
         screen.print("Not all of it is settled yet: countwerk-meter settle")

@@ -12,24 +12,12 @@ import typer
 from rich.table import Table
 
 from countwerk_meter import Meter
-from countwerk_meter._flow.overview import Charges, Owners, Unsettled
-from countwerk_meter._flow.states import ChargeState, ReservationState
+from countwerk_meter._drivers.endpoint import Endpoint
 from countwerk_meter.cli.answers import NO, console, print_json, reported
-from countwerk_meter.cli.existing_journal import ledger_named, open_existing
+from countwerk_meter.cli.existing_journal import open_existing
+from countwerk_meter.cli.left import MEANING, NOT_LEFT, left
 from countwerk_meter.cli.options import AsJson, BaseUrl, JournalUrl, Product
 from countwerk_meter.errors import ConfigurationError
-from countwerk_meter.journal import Journal
-
-_ALL = 1_000_000_000
-_MEANING = {
-    "running": "calls of a process that lives",
-    "committed": "charged here, and not on the ledger yet: run settle again",
-    "holds to end": "credits held for calls that are over: run settle again",
-    "holds in doubt": "may be held; end by themselves when their validity has passed",
-    "uncollected": "the account had too few credits; tried again by itself",
-    "unresolved": "nobody can tell from here; countwerk-meter charges --state unresolved",
-}
-_NOT_LEFT = ("running", "holds in doubt")
 
 
 def settle(
@@ -55,6 +43,7 @@ def settle(
     with reported("settle", as_json=as_json):
         if not product:
             raise ConfigurationError("no AI product: pass --product or set COUNTWERK_AI_PRODUCT_ID")
+        endpoint = Endpoint.of(None, base_url)
         store = open_existing("settle", journal, as_json=as_json)
         try:
             with (
@@ -63,39 +52,20 @@ def settle(
             ):
                 meter.flush(timeout)
                 meter.close(1.0)
-            left = _left(store, ledger_named(base_url))
+            remaining = left(store, endpoint.base_url, endpoint.fingerprint)
         finally:
             store.close()
-    to_do = sum(number for name, number in left.items() if name not in _NOT_LEFT)
+    to_do = sum(number for name, number in remaining.items() if name not in NOT_LEFT)
     done = {"charges": counts["charged"], "credits": amounts["charged"]}
     if as_json:
-        print_json({"journal": store.name, "taken_over": recovered, "settled": done, "left": left})
+        print_json({"journal": store.name, "taken_over": recovered, "settled": done, "left": remaining})
     else:
-        _show(recovered, done, left)
+        _show(recovered, done, remaining)
     if to_do:
         raise typer.Exit(NO)
 
 
-def _left(store: Journal, ledger: str) -> dict[str, int]:
-    alive = {owner for owner in store.run(Owners(ledger)) if store.is_alive(owner)}
-    charges = store.run(Charges(ledger, frozenset({*ChargeState} - {ChargeState.SETTLED}), _ALL))
-    holds = store.run(Unsettled(ledger, _ALL))
-    states = Counter("running" if row.owner in alive and row.state in _THEIRS else str(row.state) for row in charges)
-    of_holds = Counter(str(row.state) for row in holds if row.owner not in alive)
-    return {
-        "running": states["running"],
-        "committed": states["committed"],
-        "holds to end": of_holds[str(ReservationState.CLOSING)],
-        "holds in doubt": sum(row.state is ReservationState.ORPHAN_POSSIBLE for row in holds),
-        "uncollected": states["uncollected"],
-        "unresolved": states["unresolved"],
-    }
-
-
-_THEIRS = frozenset({ChargeState.OPEN, ChargeState.COMMITTED})
-
-
-def _show(recovered: Mapping[str, Any], done: Mapping[str, int], left: Mapping[str, int]) -> None:
+def _show(recovered: Mapping[str, Any], done: Mapping[str, int], remaining: Mapping[str, int]) -> None:
     screen = console()
     if any(recovered.values()):
         screen.print(
@@ -104,7 +74,7 @@ def _show(recovered: Mapping[str, Any], done: Mapping[str, int], left: Mapping[s
             soft_wrap=True,
         )
     screen.print(f"Settled: {done['charges']} charges, {done['credits']:,} credits")
-    rest = {name: number for name, number in left.items() if number}
+    rest = {name: number for name, number in remaining.items() if number}
     if not rest:
         screen.print("Nothing is left.")
         return
@@ -113,5 +83,5 @@ def _show(recovered: Mapping[str, Any], done: Mapping[str, int], left: Mapping[s
     table.add_column()
     table.add_column(style="dim", overflow="fold")
     for name, number in rest.items():
-        table.add_row(f"{number:,}", name, _MEANING[name], style=None if name in _NOT_LEFT else "yellow")
+        table.add_row(f"{number:,}", name, MEANING[name], style=None if name in NOT_LEFT else "yellow")
     screen.print(table)

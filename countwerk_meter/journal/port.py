@@ -30,6 +30,11 @@ class Journal(ABC):
     def name(self) -> str:
         """What messages call it: a file, `memory:`."""
 
+    @property
+    def schema_version(self) -> int | None:
+        """The version of what is stored, where there is one."""
+        return None
+
     @abstractmethod
     def submit(self, operation: Operation[T]) -> Future[T]:
         """

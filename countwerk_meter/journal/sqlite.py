@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from countwerk_meter.errors import JournalError
 from countwerk_meter.journal.owners import OwnerLocks
 from countwerk_meter.journal.port import Journal, refused, running
-from countwerk_meter.journal.sqlite_file import BUSY_SECONDS, opened
+from countwerk_meter.journal.sqlite_file import BUSY_SECONDS, SCHEMA_VERSION, opened
 from countwerk_meter.journal.sqlite_rows import SqliteBooks
 
 if TYPE_CHECKING:
@@ -76,6 +76,10 @@ class SqliteJournal(Journal):
     @property
     def name(self) -> str:
         return str(self._path)
+
+    @property
+    def schema_version(self) -> int:
+        return SCHEMA_VERSION
 
     def _start(self) -> None:
         connection = opened(self._path)

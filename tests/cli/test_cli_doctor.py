@@ -101,9 +101,22 @@ def test_what_waits_in_the_journal_is_said(cli):
             reservation.settle(150)
         meter.flush(2)
     done = cli("doctor", "--json")
-    stuck = finding(done, "journal", "not charged")
-    assert (0, "note") == (done.code, stuck["status"])
-    assert "1 charges over 90 credits" in stuck["detail"]
+    stuck = finding(done, "journal", "to decide")
+    assert (0, "note", "countwerk-meter reconcile") == (done.code, stuck["status"], stuck["advice"])
+    assert "1 row over 90 credits: uncollected" == stuck["detail"]
+    assert "schema version 2" in finding(done, "journal")["detail"]
+
+
+def test_keys_that_have_rows_left_are_named(cli):
+    """By fingerprint, with the command that takes them over; not without a key to compare with."""
+    with cli.meter() as meter, meter.reserve("acct_cli", "app.call", amount=5):
+        theirs = meter._engine.terms.principal
+        done = cli("doctor", "--json", COUNTWERK_API_KEY="cs_rotated")
+        found = finding(done, "journal", "another API key")
+        assert f"{theirs} has 2 rows that have not ended" == found["detail"]
+        assert found["advice"].endswith(f"countwerk-meter recover --take-over-key {theirs}")
+        for same in ("cs_sandbox", None):
+            assert "another API key" not in cli("doctor", COUNTWERK_API_KEY=same).out
 
 
 def test_a_memory_journal_is_worth_a_note(cli):

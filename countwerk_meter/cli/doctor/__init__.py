@@ -11,8 +11,9 @@ from rich.text import Text
 from countwerk_meter.cli.answers import NO, console, print_json
 from countwerk_meter.cli.doctor.finding import Finding
 from countwerk_meter.cli.doctor.frameworks import installed_frameworks
+from countwerk_meter.cli.doctor.journal import journal
 from countwerk_meter.cli.doctor.ledger import DEFAULT_ACCOUNT, reachability
-from countwerk_meter.cli.doctor.setup import configuration, journal, prices
+from countwerk_meter.cli.doctor.setup import configuration, prices
 from countwerk_meter.cli.options import AsJson, BaseUrl, JournalUrl, Timeout
 
 _MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("PROBLEM", "bold red")}
