@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from countwerk_meter._flow.attempts import LoadCharge
 from countwerk_meter._flow.books import Operation
@@ -217,8 +217,14 @@ def close_listed(terms: Terms, name: str, finding: Finding, note: str, *, deduct
             moment = yield Now()
     closing = Close(terms.ledger, name, finding, note, moment, deduct, terms.principal, terms.owner)
     done: Closed = yield Journal(closing)
-    charge = None if done.listing is None else done.listing.charge
-    if charge is not None and not done.again:
-        fields = settled_fields(charge, via=charge.via, amount=charge.share)
-        yield Emit("closed", fields | {"closed_as": str(finding)})
+    if done.listing is not None and not done.again:
+        yield Emit("closed", _told(done.listing) | {"closed_as": str(finding)})
     return done
+
+
+def _told(listing: Listing) -> dict[str, Any]:
+    charge, row = listing.charge, listing.reservation
+    if charge is not None:
+        return settled_fields(charge, via=charge.via, amount=charge.share)
+    assert row is not None
+    return {"account_id": row.account_id, "operation": row.operation, "amount": row.amount}

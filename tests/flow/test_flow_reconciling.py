@@ -99,6 +99,9 @@ def test_a_hold_alone_is_listed_by_its_own_key(world, say):
     )  # fmt: skip
     assert (None, False) == (done.refusal, done.again)
     assert close(world, key, "written-off", "looked").again
+    assert [("acct", 5, "written-off")] == [
+        (told["account_id"], told["amount"], told["closed_as"]) for told in world.told("closed")
+    ]
     assert "is closed already: written-off" in close(world, key, "charged", "looked").refusal
     assert [] == listed(world)
 

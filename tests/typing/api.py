@@ -1,6 +1,7 @@
 """The public surface as a user's type checker sees it. Checked, never run."""
 
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -92,3 +93,14 @@ wrapped = CreditsMiddleware(
     account_id=lambda scope: "acct",
     routes=[Route("POST", "/chat/{id}", "app.chat.reply", price=5)],
 )
+
+
+def left(meter: Meter) -> None:
+    """What a person does about the journal."""
+    for item in meter.operations.listed():
+        name: str = item.id
+        again: bool = meter.operations.close(name, "charged", note="looked").again
+        print(item.to_dict(), again)
+    shrunk: int = meter.operations.prune(timedelta(days=90)).charges
+    rows: dict[str, int] = meter.operations.keys()
+    print(shrunk, rows)
