@@ -52,6 +52,10 @@ demo *args:
 bench:
     uv run python tests/benchmarks/round_trip.py
 
+# Pricing one call, in microseconds, with 1, 50 and 1,000 rules.
+bench-pricing:
+    uv run python tests/benchmarks/pricing.py
+
 # Write the state diagrams and the outcome table into the rules, from the tables that the code reads.
 rules:
     uv run python -m countwerk_meter._flow.diagram countwerk_meter/_flow/RULES.md

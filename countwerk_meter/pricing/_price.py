@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Context, Decimal
 from functools import reduce
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,10 +23,9 @@ EXACT: Final = Context(prec=2_000)
 RUNTIME_ENGINE_VERSION: Final = "runtime-v2"
 
 
-@dataclass(frozen=True, slots=True)
-class PriceLine:
+class PriceLine(NamedTuple):
     """
-    One dimension's part of a price.
+    One dimension's part of a price. (A tuple, because it is made several times in every pricing.)
 
     Attributes:
         quantity: As measured, in the dimension's own unit.

@@ -11,6 +11,7 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from countwerk_meter.errors import PricingError
+from countwerk_meter.pricing._candidates import candidates
 from countwerk_meter.pricing._collation import is_exact
 from countwerk_meter.pricing._price import EXACT, Explanation, Price, PriceLine
 from countwerk_meter.pricing._reading import Source, read_rules, read_source
@@ -19,8 +20,6 @@ from countwerk_meter.pricing._ruleset_hash import ruleset_hash
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from countwerk_meter.pricing._rules import Conditions
 
 Mode = Literal["STRICT", "RUNTIME"]
 Quantity = int | Decimal | float | str
@@ -70,10 +69,7 @@ class PriceProfile:
         self.stated_hash = stated_hash
         self.ruleset_hash = ruleset_hash(rules)
         self._mismatch = stated_hash is not None and stated_hash != self.ruleset_hash
-        self._candidates: dict[str, list[tuple[Conditions, RateRule]]] = {}
-        for rule in sorted(rules, key=RateRule.precedence):
-            if not rule.disabled:
-                self._candidates.setdefault(rule.dimension, []).append((rule.conditions, rule))
+        self._candidates = candidates(rules)
 
     @classmethod
     def load(cls, source: Source) -> PriceProfile:
@@ -194,13 +190,8 @@ class PriceProfile:
         return tuple(self._explanation(name, _quantity(name, quantity), given) for name, quantity in dimensions.items())
 
     def _rule_for(self, dimension: str, attributes: Mapping[str, str]) -> RateRule | None:
-        for conditions, rule in self._candidates.get(dimension, ()):
-            for key, allowed in conditions:
-                if attributes.get(key) not in allowed:
-                    break
-            else:
-                return rule
-        return None
+        found = self._candidates.get(dimension)
+        return None if found is None else found.first(attributes)
 
     def _explanation(self, dimension: str, quantity: Decimal | None, attributes: Mapping[str, str]) -> Explanation:
         chosen = None if quantity is None else self._rule_for(dimension, attributes)
