@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from countwerk_meter.pricing._ecmascript import code_units, parse_date
+from countwerk_meter.pricing._dates import parse_date
+from countwerk_meter.pricing._ecmascript import code_units
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

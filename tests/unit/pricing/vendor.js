@@ -1,5 +1,5 @@
-// Where the expected figures in this folder's tests come from: run by hand (`node vendor.js`, Node 20 with full ICU),
-// never by the test suite. Written from the published rules alone; it shares nothing with the Python code.
+// Where the figures by hand in this folder's tests come from (`node vendor.js`, Node 20 or newer with full ICU); when there
+// is a Node, tests/node compares them. Written from the published rules alone; it shares nothing with the Python code.
 // It reads inputs.json, which the tests read too, and prints what JavaScript makes of it.
 'use strict';
 const { createHash } = require('node:crypto');
