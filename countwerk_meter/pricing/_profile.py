@@ -68,7 +68,7 @@ class PriceProfile:
         self.engine_version = engine_version
         self.stated_hash = stated_hash
         self.ruleset_hash = ruleset_hash(rules)
-        self._mismatch = stated_hash is not None and stated_hash != self.ruleset_hash
+        self._mismatch = self.hash_mismatch()
         self._candidates = candidates(rules)
 
     @classmethod
@@ -83,13 +83,18 @@ class PriceProfile:
             PricingError: `INVALID_PROFILE`, naming the rule and the field at fault.
 
         """
+        return cls._read(source)
+
+    @classmethod
+    def _read(cls, source: Source, *, unique_ids: bool = True) -> PriceProfile:
+        """Read a profile as `load` does; one whose ids are not unique too, where only to look it over."""
         fields = read_source(source)
         wanted = "a number above 0"
         eur_per_credit = fields.number("eurPerCredit", wanted)
         return cls(
             fields.text("profileVersionId"),
             eur_per_credit or fields.refuse("eurPerCredit", wanted),
-            read_rules(fields),
+            read_rules(fields, unique_ids=unique_ids),
             engine_version=fields.optional_text("engineVersion"),
             stated_hash=fields.optional_text("rulesetHash") or None,
         )
@@ -120,8 +125,8 @@ class PriceProfile:
         strict = mode == "STRICT"
         if not strict and mode != "RUNTIME":
             raise PricingError(f"the mode must be STRICT or RUNTIME, not {mode}", code="INVALID_MODE", field="mode")
-        if self._mismatch and strict:
-            raise self._mismatch_error()
+        if strict and self._mismatch is not None:
+            raise PricingError(self._mismatch, code="RULESET_HASH_MISMATCH", field="rulesetHash")
         given = _NO_ATTRIBUTES if attributes is None else attributes
         total = _ZERO
         lines: list[PriceLine] = []
@@ -167,9 +172,20 @@ class PriceProfile:
             self.eur_per_credit,
             tuple(unmatched),
             # A ruleset that is not what it says it is casts doubt on every line, so that comes first.
-            "RULESET_HASH_MISMATCH" if self._mismatch else "UNMATCHED_DIMENSION" if unmatched else None,
+            "RULESET_HASH_MISMATCH" if self._mismatch is not None else "UNMATCHED_DIMENSION" if unmatched else None,
             dict(dimensions),
             dict(given),
+        )
+
+    def hash_mismatch(self) -> str | None:
+        """Say in words that the profile's own hash does not fit its rules, or None where it does or states none."""
+        if self.stated_hash is None or self.stated_hash == self.ruleset_hash:
+            return None
+        inexact = not all(is_exact(rule.id) and is_exact(rule.dimension) for rule in self.rules if not rule.disabled)
+        hint = "; its names go beyond Latin-1, where their order may differ from the vendor's" if inexact else ""
+        return (
+            f"profile {self.profile_version_id} states the rulesetHash {self.stated_hash},"
+            f" but its rules have {self.ruleset_hash}{hint}"
         )
 
     def prices(self, dimension: str, attributes: Mapping[str, str] | None = None) -> bool:
@@ -204,16 +220,6 @@ class PriceProfile:
                 reason = "the quantity is passed over" if chosen is None else why_it_lost(rule, chosen)
             others.append((rule.id, reason))
         return Explanation(dimension, quantity, chosen, tuple(others))
-
-    def _mismatch_error(self) -> PricingError:
-        inexact = not all(is_exact(rule.id) and is_exact(rule.dimension) for rule in self.rules if not rule.disabled)
-        hint = "; its names go beyond Latin-1, where their order may differ from the vendor's" if inexact else ""
-        return PricingError(
-            f"profile {self.profile_version_id} states the rulesetHash {self.stated_hash},"
-            f" but its rules have {self.ruleset_hash}{hint}",
-            code="RULESET_HASH_MISMATCH",
-            field="rulesetHash",
-        )
 
 
 def _quantity(dimension: str, measured: Quantity) -> Decimal | None:

@@ -102,15 +102,15 @@ def read_source(source: Source) -> Fields:
     return Fields(cast("dict[str, object]", data), origin)
 
 
-def read_rules(profile: Fields) -> tuple[RateRule, ...]:
-    """Return the profile's rules, in its order."""
+def read_rules(profile: Fields, *, unique_ids: bool = True) -> tuple[RateRule, ...]:
+    """Return the profile's rules, in its order; two of one id are refused unless that is left to the caller."""
     listed = profile.get("rateRules")
     if not isinstance(listed, list | tuple):
         profile.refuse("rateRules", "a list")
     rules = tuple(_rule(item, index) for index, item in enumerate(cast("list[object]", listed)))
     seen: set[str] = set()
     for rule in rules:
-        if rule.id in seen:
+        if unique_ids and rule.id in seen:
             raise invalid(f"rule {rule.id}: id must be unique, but another rule has it", rule_id=rule.id, field="id")
         seen.add(rule.id)
     return rules
