@@ -8,6 +8,7 @@ object `{"error": ...}` on stdout.
 from __future__ import annotations
 
 import json
+import textwrap
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -62,6 +63,15 @@ def print_whole(table: Table) -> None:
     needed = Measurement.get(screen, screen.options.update(width=_WIDEST), table).maximum
     screen.size = ConsoleDimensions(max(screen.width, needed), screen.height)
     screen.print(table, crop=False)
+
+
+def say(screen: Console, text: str, *, indent: int = 0) -> None:
+    """Print one line; a terminal gets it folded between words, a file or a pipe in one piece."""
+    if screen.is_terminal:
+        text = textwrap.fill(
+            text, screen.width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+        )
+    screen.print(text, soft_wrap=True)
 
 
 def print_json(data: Mapping[str, Any]) -> None:

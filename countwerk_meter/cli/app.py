@@ -9,7 +9,7 @@ from countwerk_meter.cli.balance import balance
 from countwerk_meter.cli.charges import charges
 from countwerk_meter.cli.demo import demo
 from countwerk_meter.cli.doctor import doctor
-from countwerk_meter.cli.price import price
+from countwerk_meter.cli.prices import prices
 from countwerk_meter.cli.prune import prune
 from countwerk_meter.cli.purchase_links import purchase_links
 from countwerk_meter.cli.reconcile import app as reconcile
@@ -33,7 +33,7 @@ _TRY, _ASK, _RUN = "See what it does", "Ask the ledger", "Run it"
 
 app.command(rich_help_panel=_TRY)(demo)
 app.command(rich_help_panel=_TRY)(replay)
-app.command(rich_help_panel=_TRY)(price)
+app.add_typer(prices, name="price", rich_help_panel=_TRY)
 app.command(rich_help_panel=_TRY)(sandbox)
 app.command(rich_help_panel=_ASK)(balance)
 app.command("resolve-order", rich_help_panel=_ASK)(resolve_order)

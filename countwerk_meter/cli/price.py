@@ -1,33 +1,34 @@
 """
 `countwerk-meter price`: what a usage costs under a price profile, line by line, without a ledger.
 
-Says which rule was taken and, with `--why`, why the others were not. Exit codes: 0 priced, 1 STRICT refuses to price
-it, 2 the profile or an argument cannot be read.
+Says which rule was taken for each dimension, and why the others were not. Exit codes: 0 priced, 1 STRICT refuses to
+price it, 2 the profile or an argument cannot be read.
 """
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from countwerk_meter.cli.answers import NO, USAGE, refuse
+from countwerk_meter.cli.answers import NO, USAGE, console, print_json, refuse, say
 from countwerk_meter.errors import PricingError
 from countwerk_meter.pricing import PriceProfile
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
+    from rich.console import Console
+
     from countwerk_meter.pricing import Explanation, Mode, Price
 
 _REFUSALS = frozenset({"UNMATCHED_DIMENSION", "RULESET_HASH_MISMATCH"})
+_MOST_OTHERS = 10
 
 
 def price(
-    profile: Annotated[str, typer.Argument(help="The price profile: a JSON file.")],
+    profile: Annotated[str, typer.Argument(metavar="PROFILE", help="The price profile: a JSON file.")],
     dimensions: Annotated[list[str], typer.Argument(metavar="DIMENSION=QTY...", help="What was measured.")],
     *,
     attribute: Annotated[
@@ -37,7 +38,7 @@ def price(
     mode: Annotated[
         str, typer.Option(help="STRICT refuses what has no price; RUNTIME leaves it out and says so.")
     ] = "STRICT",
-    why: Annotated[bool, typer.Option("--why", help="Say why each other rule was not taken.")] = False,
+    why: Annotated[bool, typer.Option("--why/--no-why", help="Say why each other rule was not taken.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Price a usage with a price profile."""
@@ -54,10 +55,9 @@ def price(
         data = result.payload()
         if why:
             data["explanation"] = [_explanation(each) for each in explained]
-        typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+        print_json(data)
         return
-    # What a profile calls its rules is text, not markup.
-    _show(Console(markup=False, highlight=False, emoji=False), result, explained)
+    _show(console(), result, explained)
 
 
 def _pairs(texts: list[str], form: str, *, as_json: bool) -> dict[str, str]:
@@ -72,10 +72,13 @@ def _pairs(texts: list[str], form: str, *, as_json: bool) -> dict[str, str]:
     return pairs
 
 
-def _show(console: Console, result: Price, explained: tuple[Explanation, ...]) -> None:
-    table = Table("Dimension", "Rule", box=None, pad_edge=False, header_style="bold")
-    for heading in ("Quantity", "Credits per unit", "Credits"):
-        table.add_column(heading, justify="right")
+def _show(screen: Console, result: Price, explained: tuple[Explanation, ...]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("Dimension", "Rule"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("Quantity", "Per unit", "Credits"):
+        # A number that is cut in two would be another number.
+        table.add_column(heading, justify="right", no_wrap=True)
     for line in result.breakdown:
         numbers = (_digits(line.quantity), _digits(line.credits_per_unit), _digits(line.credits))
         table.add_row(line.dimension, line.rule_id, *numbers)
@@ -84,8 +87,8 @@ def _show(console: Console, result: Price, explained: tuple[Explanation, ...]) -
         if dimension not in priced:
             state = "no rule" if dimension in result.unmatched_dimensions else "passed over: not above 0"
             table.add_row(dimension, state, str(quantity), "", "", style="yellow")
-    console.print(table)
-    console.print()
+    screen.print(table)
+    screen.print()
     whole = result.credits_to_deduct
     facts = {
         "Total": f"{_digits(result.total)} credits",
@@ -97,12 +100,14 @@ def _show(console: Console, result: Price, explained: tuple[Explanation, ...]) -
     }
     for name, fact in facts.items():
         if fact is not None:
-            console.print(f"{name:<12}{fact}", soft_wrap=True)
+            say(screen, f"{name:<12}{fact}")
     for each in explained:
-        console.print()
-        console.print(f"{each.dimension}: {each.rule.id if each.rule else 'no rule'}", soft_wrap=True)
-        for rule_id, reason in each.others:
-            console.print(f"  not {rule_id}: {reason}", soft_wrap=True)
+        screen.print()
+        say(screen, f"{each.dimension}: {each.rule.id if each.rule else 'no rule'}")
+        for rule_id, reason in each.others[:_MOST_OTHERS]:
+            say(screen, f"  not {rule_id}: {reason}", indent=6)
+        if len(each.others) > _MOST_OTHERS:
+            say(screen, f"  and {len(each.others) - _MOST_OTHERS} more, which --json lists")
 
 
 def _explanation(each: Explanation) -> dict[str, object]:

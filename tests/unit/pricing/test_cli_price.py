@@ -1,23 +1,22 @@
 """The command as a user runs it: what it prints and how it exits."""
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import pytest
-import typer
+from rich.console import Console
 from typer.testing import CliRunner
 
-from countwerk_meter.cli.price import price
+from countwerk_meter.cli.answers import say
+from countwerk_meter.cli.app import app
 
 PROFILE = str(Path(__file__).parents[3] / "examples" / "prices.json")
 MODEL = ["--attribute", "model=gpt-5"]
 
-app = typer.Typer()
-app.command()(price)
-
 
 def run(*args):
-    return CliRunner().invoke(app, args, env={"COLUMNS": "120", "NO_COLOR": "1"})
+    return CliRunner().invoke(app, ["price", *args], env={"COLUMNS": "120", "NO_COLOR": "1"})
 
 
 def test_the_lines_and_the_total_are_shown():
@@ -33,21 +32,43 @@ def test_the_lines_and_the_total_are_shown():
     assert ["Ruleset", "7cf7eb0bc7c4e787f51a75c559946af61d31ecae85aea529b85bb3c3d23b358c"] in lines
 
 
-def test_why_names_the_rules_that_lost():
-    """So that a surprising price explains itself."""
-    done = run(PROFILE, "llm_input_tokens=1", *MODEL, "--why")
+def test_the_rules_that_lost_are_named_with_the_reason():
+    """So that a surprising price explains itself; --no-why leaves it at the lines."""
+    done = run(PROFILE, "llm_input_tokens=1", *MODEL)
     assert "llm_input_tokens: gpt-5.input" in done.output
     assert "  not fallback.input: priority 0 is below 10" in done.output
+    assert "fallback.input" not in run(PROFILE, "llm_input_tokens=1", *MODEL, "--no-why").output
+
+
+def test_of_many_losers_the_first_are_shown(tmp_path):
+    """A profile of fifty models does not scroll the price away; JSON has them all."""
+    path = tmp_path / "prices.json"
+    rules = [{"id": f"r{n:02}", "dimensionKey": "d", "creditsPerUnit": 1} for n in range(13)]
+    path.write_text(json.dumps({"profileVersionId": "v", "eurPerCredit": 1, "rateRules": rules}), encoding="utf-8")
+    done = run(str(path), "d=1")
+    assert "  not r10: its id sorts after r00\n  and 2 more, which --json lists\n" in done.output
+    assert 12 == len(json.loads(run(str(path), "d=1", "--json").output)["explanation"][0]["others"])
+
+
+def test_a_line_is_folded_for_a_terminal_only():
+    """Between words, under its beginning; a file gets it whole."""
+    screen, file = (
+        Console(width=30, force_terminal=terminal, highlight=False, file=StringIO()) for terminal in (True, False)
+    )
+    for console in (screen, file):
+        say(console, "  not gpt-5.input-rule: model is missing", indent=6)
+    assert "  not gpt-5.input-rule: model\n      is missing\n" == screen.file.getvalue()
+    assert "  not gpt-5.input-rule: model is missing\n" == file.file.getvalue()
 
 
 def test_json_is_the_contract_s_result():
     """For scripts: the same names as the vendor's."""
-    done = run(PROFILE, "llm_input_tokens=4000", "--json", "--why")
+    done = run(PROFILE, "llm_input_tokens=4000", "--json")
     data = json.loads(done.output)
     assert (2, ["fallback.input"]) == (data["totalCredits"], data["ruleIdsUsed"])
     assert "fallback.input" == data["explanation"][0]["ruleId"]
     assert "model is missing" in data["explanation"][0]["others"][0]["reason"]
-    assert "explanation" not in json.loads(run(PROFILE, "llm_input_tokens=4000", "--json").output)
+    assert "explanation" not in json.loads(run(PROFILE, "llm_input_tokens=4000", "--json", "--no-why").output)
 
 
 def test_what_has_no_price_is_exit_1_in_strict():
@@ -72,7 +93,7 @@ def test_a_misstated_hash_is_exit_1_in_strict(tmp_path):
 
 def test_runtime_shows_what_is_left_out():
     """An unmatched dimension and one that is passed over stay visible."""
-    done = run(PROFILE, "llm_input_tokens=1", "pages=2", "seconds=0", "--mode", "runtime", "--why")
+    done = run(PROFILE, "llm_input_tokens=1", "pages=2", "seconds=0", "--mode", "runtime")
     assert 0 == done.exit_code
     assert "no rule" in done.output
     assert "passed over: not above 0" in done.output
@@ -105,7 +126,7 @@ def test_names_are_text_and_no_markup(tmp_path):
     path = tmp_path / "prices.json"
     rule = {"id": "[red]x", "dimensionKey": "d", "creditsPerUnit": 10}
     path.write_text(json.dumps({"profileVersionId": "v", "eurPerCredit": 1, "rateRules": [rule]}), encoding="utf-8")
-    done = run(str(path), "d=1", "--why")
+    done = run(str(path), "d=1")
     assert 2 == done.output.count("[red]x")
     assert "Own cost" not in done.output
     assert "10 credits" in done.output
