@@ -156,14 +156,8 @@ class Measurements:
             return
         if price.unmatched_dimensions or price.quarantine_reason:
             self.unpriced = True
-            line["unmatched"] = list(price.unmatched_dimensions)
         self.exact += price.total
-        line |= {
-            "credits": str(price.total),
-            "rules": list(price.rule_ids),
-            "ruleset_hash": price.ruleset_hash,
-        }
-        self.lines.append(line)
+        self.lines.append(line | price.record())
 
     def as_json(self) -> str | None:
         """Return the lines for the journal, or None where nothing was recorded."""

@@ -129,6 +129,35 @@ class Price:
             data["quarantineReason"] = self.quarantine_reason
         return data
 
+    def record(self) -> dict[str, Any]:
+        """
+        Return what a bill is explained from months later, when the profile may be gone, as plain JSON data.
+
+        Numbers are decimals as text, exact: quantity times `credits_per_unit` is `credits`, and the lines' credits add
+        up to the whole's. What was not priced stands under `unmatched`, and what casts doubt on it under `quarantine`.
+        """
+        data: dict[str, Any] = {
+            "credits": str(self.total),
+            "rules": list(self.rule_ids),
+            "breakdown": [
+                {
+                    "dimension": line.dimension,
+                    "quantity": str(line.quantity),
+                    "credits_per_unit": str(line.credits_per_unit),
+                    "credits": str(line.credits),
+                    "rule": line.rule_id,
+                }
+                for line in self.breakdown
+            ],
+            "profile": self.profile_version_id,
+            "ruleset_hash": self.ruleset_hash,
+        }
+        if self.unmatched_dimensions:
+            data["unmatched"] = list(self.unmatched_dimensions)
+        if self.quarantine_reason is not None:
+            data["quarantine"] = self.quarantine_reason
+        return data
+
     def audit(self, timestamp: datetime | str, *, to_deduct: bool = True) -> dict[str, Any]:
         """
         Return the audit payload: the result with what went in, as plain JSON data.

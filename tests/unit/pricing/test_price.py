@@ -247,6 +247,44 @@ def test_the_payload_names_what_is_missing():
     assert "totalCreditsToDeduct" not in payload
 
 
+def test_the_record_explains_the_price_exactly():
+    """Rule, quantity and rate of each line, as decimals in text; the profile and its hash."""
+    price = PROFILE.price({"llm_input_tokens": 3, "llm_output_tokens": Decimal("1.50")})
+    record = price.record()
+    assert (
+        record
+        == json.loads(json.dumps(record))
+        == {
+            "credits": "0.003150",
+            "rules": ["in", "out"],
+            "breakdown": [
+                {
+                    "dimension": "llm_input_tokens",
+                    "quantity": "3",
+                    "credits_per_unit": "0.0003",
+                    "credits": "0.0009",
+                    "rule": "in",
+                },
+                {
+                    "dimension": "llm_output_tokens",
+                    "quantity": "1.50",
+                    "credits_per_unit": "0.0015",
+                    "credits": "0.002250",
+                    "rule": "out",
+                },
+            ],
+            "profile": "v7",
+            "ruleset_hash": PROFILE.ruleset_hash,
+        }
+    )
+
+
+def test_the_record_says_what_is_doubtful():
+    """What no rule priced, and why the price is quarantined."""
+    record = MISSTATED.price({"pages": 1, "llm_input_tokens": 1}, mode="RUNTIME").record()
+    assert (["pages"], "RULESET_HASH_MISMATCH") == (record["unmatched"], record["quarantine"])
+
+
 def test_the_audit_adds_what_went_in():
     """Dimensions and attributes as given, the value of a credit, the cost and the time."""
     price = PROFILE.price(
