@@ -182,7 +182,7 @@ class PriceProfile:
         if self.stated_hash is None or self.stated_hash == self.ruleset_hash:
             return None
         inexact = not all(is_exact(rule.id) and is_exact(rule.dimension) for rule in self.rules if not rule.disabled)
-        hint = "; its names go beyond Latin-1, where their order may differ from the vendor's" if inexact else ""
+        hint = "; some of its names are in characters whose order may differ from the vendor's" if inexact else ""
         return (
             f"profile {self.profile_version_id} states the rulesetHash {self.stated_hash},"
             f" but its rules have {self.ruleset_hash}{hint}"

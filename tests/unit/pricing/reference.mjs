@@ -104,8 +104,34 @@ const words = ['llm', 'input', 'Input', 'output', 'gpt-5', 'GPT', 'fallback', 'c
 const marks = ['_', '-', '.', ':', '/', ' ', '', '2', '10', '1'];
 const accents = ['\u0300', '\u0301', '\u0308', '\u0327', '\u0303', '\u030a'];
 
+const span = (first, last) => times(last - first + 1, (_, i) => String.fromCodePoint(first + i));
+const scripts = {
+  latin: [...span(0x100, 0x131), ...span(0x134, 0x148), ...span(0x14a, 0x17f), ...span(0x1e00, 0x1eff), ...accents],
+  greek: [...span(0x386, 0x38a), ...span(0x38e, 0x3ce), ...span(0x1f00, 0x1f15)].filter((c) => /\p{L}/u.test(c)),
+  cyrillic: [...span(0x400, 0x45f), ...span(0x48a, 0x4ff)],
+  hebrew: [...span(0x5d0, 0x5ea), ...span(0x5b0, 0x5bd)],
+  arabic: [...span(0x621, 0x63a), ...span(0x641, 0x652), ...span(0x671, 0x674), ...span(0x679, 0x6d3)],
+  armenian: [...span(0x531, 0x556), ...span(0x561, 0x586)],
+  georgian: span(0x10d0, 0x10fa),
+  devanagari: [...span(0x901, 0x939), ...span(0x93c, 0x94d), ...span(0x958, 0x96f)],
+  bengali: [...span(0x995, 0x9a8), ...span(0x9be, 0x9c4), '\u09c7', '\u09cb', '\u09cd', '\u09d7'],
+  tamil: [...span(0xb85, 0xb8a), ...span(0xbae, 0xbb9), ...span(0xbbe, 0xbc2), ...span(0xbc6, 0xbc8), ...span(0xbca, 0xbcd)],
+  thai: [...span(0xe01, 0xe3a), ...span(0xe40, 0xe4e)],
+  lao: [...span(0xe94, 0xea3), ...span(0xeb0, 0xeb9), ...span(0xec0, 0xec4), ...span(0xec8, 0xecd)],
+  khmer: [...span(0x1780, 0x17a2), ...span(0x17b6, 0x17d2)],
+  ethiopic: span(0x1200, 0x1248),
+  kana: [...span(0x3041, 0x3096), ...span(0x30a1, 0x30fa), '\u3099', 'ー'],
+  hangul: span(0xac00, 0xd7a3),
+  han: span(0x4e00, 0x9fa5),
+  signs: [...'–—‘’“”„‚†‡•‰€¢→←↑∞≈≠≤≥§¶…'].filter((c) => c !== '…').concat(span(0x1f600, 0x1f64f)),
+};
+
 function name() {
-  const kind = below(10);
+  const kind = below(12);
+  if (kind > 9) {
+    const script = pick(Object.values(scripts));
+    return times(1 + below(4), () => pick(script)).join('') + (below(3) ? '' : `.${pick(words)}`);
+  }
   const letter = kind < 5 ? () => pick(words) : kind < 7 ? () => pick(ascii) : () => pick([...latin1, ...ascii, ...accents]);
   const text = times(1 + below(4), () => letter() + pick(marks)).join('');
   return random() < 0.1 ? text.toUpperCase() : text;
@@ -192,11 +218,18 @@ const doubles = times(250, () => {
   return Number.isFinite(value) ? value : 0;
 });
 const names = [...new Set(times(400, name))];
+const inOrder = (list) => [...new Set(list)].sort((a, b) => a.localeCompare(b) || byCodeUnit(a, b));
+// Few different letters, so that accents and cases decide.
+const inScript = ([script, letters]) => {
+  const few = times(6, () => pick(letters));
+  return [script, inOrder(times(60, () => times(1 + below(4), () => pick(random() < 0.7 ? few : letters)).join('')))];
+};
 
 const vectors = {
   dates: asked.map((text) => [text, Date.parse(text)]),
   numbers: doubles.map((value) => [value.toExponential(16), JSON.stringify(value)]),
-  names: [...names].sort((a, b) => a.localeCompare(b)),
+  names: inOrder(names),
+  scripts: Object.entries(scripts).map(inScript),
   profiles: times(110, vector),
 };
 // One line for each, so that a change can be read; all ASCII, so that no editor changes it.

@@ -255,10 +255,12 @@ def test_some_texts_compare_as_equal(text, same):
     assert locale_key(text) == locale_key(same)
 
 
-def test_characters_beyond_latin_1_come_last_and_are_marked():
-    """They have a fixed place, but not certainly the vendor's; so does Catalan's pair."""
-    assert ["z", "\xfe", "\u0394", "\u4e2d"] == sorted(["\u4e2d", "\xfe", "\u0394", "z"], key=locale_key)
-    assert locale_key("o") < locale_key("o\u0323") < locale_key("p")
-    assert is_exact("gpt-5.in\xfc")
-    assert not is_exact("\u0394")
-    assert not is_exact("L\xb7l")
+def test_characters_that_are_not_known_come_last_and_are_marked():
+    """Rare scripts, compatibility forms and what Unicode has not assigned have a fixed place, but not certainly Node's."""
+    unknown = ["\u13e3", "\u3400", "\ua000", "\U00020000"]
+    assert ["z", "\u03b4", "\u4e2d", *unknown] == sorted([*unknown[::-1], "\u4e2d", "\u03b4", "z"], key=locale_key)
+    assert locale_key("o") < locale_key("o\u07eb") < locale_key("p")
+    assert locale_key("\u2167") == locale_key("VIII")
+    assert locale_key("\U0001d173") == locale_key("")
+    assert all(is_exact(text) for text in ("gpt-5.in\xfc", "\u0394", "\u4e2d\u6587", "L\xb7l", "\U0001f600"))
+    assert not any(is_exact(text) for text in (*unknown, "\u2167", "\u0378", "o\u07eb"))

@@ -14,9 +14,9 @@ import pytest
 
 from countwerk_meter.errors import PricingError
 from countwerk_meter.pricing import PriceProfile
-from countwerk_meter.pricing._collation import locale_key
+from countwerk_meter.pricing._collation import is_exact, locale_key
 from countwerk_meter.pricing._dates import parse_date
-from countwerk_meter.pricing._ecmascript import number
+from countwerk_meter.pricing._ecmascript import code_units, number
 
 VECTORS = json.loads((Path(__file__).parent / "vectors.json").read_text(encoding="utf-8"), parse_float=Decimal)
 PROFILES = [pytest.param(vector, id=vector["profile"]["profileVersionId"]) for vector in VECTORS["profiles"]]
@@ -90,5 +90,16 @@ def test_numbers_are_written_as_node_does(text, expected):
 
 def test_names_are_ordered_as_node_does():
     """Words, punctuation, mixed case and accents, apart or joined."""
-    names = VECTORS["names"]
-    assert names == sorted(names, key=locale_key)
+    assert VECTORS["names"] == in_order(VECTORS["names"])
+
+
+@pytest.mark.parametrize(("script", "names"), VECTORS["scripts"])
+def test_names_of_every_script_are_ordered_as_node_does(script, names):
+    """Letters, vowel signs and accents of today's languages, and signs."""
+    assert all(is_exact(name) for name in names)
+    assert names == in_order(names)
+
+
+def in_order(names):
+    """Those that compare as equal stand in the order of their code units, in both lists."""
+    return sorted(names, key=lambda name: (locale_key(name), code_units(name)))
