@@ -15,6 +15,7 @@ from rich.table import Table
 from countwerk_meter.cli.answers import NO, USAGE, console, print_json, refuse, say
 from countwerk_meter.errors import PricingError
 from countwerk_meter.pricing import PriceProfile
+from countwerk_meter.pricing._lint import PARENTS
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -50,7 +51,9 @@ def price(
         explained = loaded.explain(measured, attributes) if why else ()
     except PricingError as error:
         exit_code = NO if error.code in _REFUSALS else USAGE
-        refuse("price", str(error), exit_code, as_json=as_json, type="PricingError", code=error.code)
+        parent = PARENTS.get(error.field or "") if error.code == "UNMATCHED_DIMENSION" else None
+        hint = f" (the meter charges {error.field} as {parent} then)" if parent else ""
+        refuse("price", f"{error}{hint}", exit_code, as_json=as_json, type="PricingError", code=error.code)
     if as_json:
         data = result.payload()
         if why:

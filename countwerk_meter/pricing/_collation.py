@@ -4,11 +4,12 @@ The order of JavaScript's `localeCompare`, for the names that rules carry.
 A ruleset's hash depends on the order of its rules, and the vendor sorts them with `localeCompare`, whose order is that
 of Unicode's root collation (CLDR): punctuation, symbols, digits, letters; then accents; then lower before upper case.
 
-No library does: PyICU is built against a C library that few machines have, and pyuca follows plain DUCET, which orders
-punctuation otherwise, and has stood still for years. So `collation.json` holds what Node's own collator answers about
-each character, for the scripts of most of today's languages, punctuation, symbols and emoji; `collation.mjs`, in the
-tests, makes it. What is not in it (rare scripts and Han, some compatibility forms) comes last, by code point: stable,
-but perhaps not as the vendor has it. `is_exact` says for which texts the order is known.
+Why no library: the bindings of ICU (PyICU, icu4py) bring a C++ library, of another Unicode on each machine, for a sort
+that is done once at load; pyuca follows plain DUCET, which orders punctuation otherwise, and was last released in 2017.
+So `collation.json` holds what Node's own collator (ICU 78) answers about each character, for the scripts of most of
+today's languages, punctuation, symbols and emoji; `collation.mjs`, in the tests, makes it. What is not in it (rare
+scripts and Han, some compatibility forms) comes last, by code point: stable, but perhaps not as the vendor has it.
+`is_exact` says for which texts the order is known.
 """
 
 from __future__ import annotations
@@ -98,15 +99,15 @@ def is_exact(text: str) -> bool:
 
 def _units(text: str, table: _Table) -> Iterator[str]:
     """Part a text into what is compared as one: characters, and pairs even with other marks between them."""
-    left = list(unicodedata.normalize("NFD", text))
+    left = list(unicodedata.normalize("NFD", text))[::-1]
     while left:
-        unit = left.pop(0)
+        unit = left.pop()
         if unit in table.firsts:
             passed = 0
-            for at, following in enumerate(left):
+            for at, following in enumerate(reversed(left), 1):
                 marked = unicodedata.combining(following)
-                if table.elements(unit + following) is not None and (at == 0 or marked > passed):
-                    unit += left.pop(at)
+                if table.elements(unit + following) is not None and (at == 1 or marked > passed):
+                    unit += left.pop(-at)
                     break
                 if not marked:
                     break

@@ -37,14 +37,14 @@ Kind = Literal[
 ]
 
 # What frameworks report, and which pool takes over where a dimension has no price (see `Usage.measured`).
-_PARENTS: Final[Mapping[str, str | None]] = {
+PARENTS: Final[Mapping[str, str | None]] = {
     "llm_input_tokens": None,
     "llm_output_tokens": None,
     "llm_cache_read_tokens": "llm_input_tokens",
     "llm_cache_write_tokens": "llm_input_tokens",
     "llm_reasoning_tokens": "llm_output_tokens",
 }
-_REPORTED: Final = (*_PARENTS, "llm_requests")
+_REPORTED: Final = (*PARENTS, "llm_requests")
 _NOTES: Final = frozenset({"folded", "unknown-dimension", "unreadable-date"})
 _MOST_NAMED: Final = 3
 _MOST_POINTS: Final = 10_000
@@ -162,9 +162,9 @@ def _gaps(profile: PriceProfile) -> Iterator[Finding]:
     for rule in profile.rules:
         if not rule.disabled:
             by_dimension.setdefault(rule.dimension, []).append(rule)
-    tokens = [rule for name in _PARENTS for rule in by_dimension.get(name, ())]
+    tokens = [rule for name in PARENTS for rule in by_dimension.get(name, ())]
     if tokens:
-        for name, parent in _PARENTS.items():
+        for name, parent in PARENTS.items():
             if name in by_dimension:
                 continue
             if parent is None:
@@ -173,7 +173,7 @@ def _gaps(profile: PriceProfile) -> Iterator[Finding]:
                 yield Finding("folded", f"{name}: no active rule; the meter charges it as {parent}", (), name)
     for name, rules in by_dimension.items():
         # A pool that has a parent is charged as that wherever it has no price of its own.
-        if _PARENTS.get(name) is not None or not all(rule.conditions for rule in rules):
+        if PARENTS.get(name) is not None or not all(rule.conditions for rule in rules):
             continue
         keys = sorted({key for rule in rules for key, _ in rule.conditions})
         yield Finding(
@@ -182,7 +182,7 @@ def _gaps(profile: PriceProfile) -> Iterator[Finding]:
             tuple(rule.id for rule in rules),
             name,
         )
-        if _PARENTS.get(name, "") is None:
+        if PARENTS.get(name, "") is None:
             yield from _in_part(profile, name, tokens)
 
 

@@ -185,7 +185,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, bool | str):
+    if value is None or isinstance(value, bool | str):
         text = json.dumps(value, ensure_ascii=False)
     elif isinstance(value, int | float | Decimal):
         text = str(value)

@@ -81,6 +81,16 @@ def test_what_has_no_price_is_exit_1_in_strict():
     )
 
 
+def test_what_the_meter_folds_is_said_so():
+    """A pool without a price of its own is no mistake in a usage: the meter charges it as its parent."""
+    done = run(PROFILE, "llm_reasoning_tokens=5")
+    assert 1 == done.exit_code
+    assert done.stderr.endswith(
+        "matches llm_reasoning_tokens with no attributes"
+        " (the meter charges llm_reasoning_tokens as llm_output_tokens then)\n"
+    )
+
+
 def test_a_misstated_hash_is_exit_1_in_strict(tmp_path):
     """The profile can be read, but is not what it says it is."""
     path = tmp_path / "prices.json"

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from countwerk_meter.errors import PricingError
 from countwerk_meter.pricing import PriceProfile, lint
+from countwerk_meter.pricing._lint import PARENTS
+from countwerk_meter.usage import Usage
 
 SOUND = [
     {"id": "in", "dimensionKey": "llm_input_tokens"},
@@ -156,6 +158,15 @@ def test_a_pool_without_a_rule_is_charged_as_its_parent():
     assert "llm_reasoning_tokens: no active rule; the meter charges it as llm_output_tokens" == findings[2].message
     # Where the parent has no rule either, that is the finding.
     assert ["no-rule"] == [finding.kind for finding in lint(document(SOUND[0], SOUND[2], SOUND[3]))]
+
+
+def test_the_parents_are_those_that_usage_folds_into():
+    """Pools and profiles know nothing of each other; what the one folds, the other must say."""
+    folded = {
+        name: next(iter(Usage(**{pool: 7}).measured(lambda _: False)))
+        for pool, name in [(name.removeprefix("llm_"), name) for name in PARENTS]
+    }
+    assert folded == {name: parent or name for name, parent in PARENTS.items()}
 
 
 def test_a_dimension_that_only_some_attributes_price_is_named():

@@ -116,6 +116,7 @@ def test_no_rules_is_a_profile_that_prices_nothing():
         (profile(engineVersion=2), "engineVersion", "must be a text, but is 2"),
         (profile(rulesetHash=[]), "rulesetHash", "must be a text, but is a list"),
         (profile(rateRules=[RULE, 5]), "rateRules", r"rateRules\[1\] must be an object, but is 5"),
+        (profile(rateRules=[None]), "rateRules", r"rateRules\[0\] must be an object, but is null"),
         (profile(rateRules=[{**RULE, "id": None}]), "id", r"rateRules\[0\]: id must be a non-empty text, but is null"),
     ],
 )
