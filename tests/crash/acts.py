@@ -39,21 +39,26 @@ def tear_checkpoint(_journal, at):
     _limit(at)
 
 
+def no_room(journal):
+    """Let no file of this process grow beyond the write-ahead log as it is now: what a full disk does."""
+    _limit(Path(journal + "-wal").stat().st_size)
+
+
+def room():
+    """Let files grow again."""
+    _limit(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+
+
 def fill_disk(journal, times):
     """Leave no room for this commit, nor for the next ones until so many have failed."""
     failures = itertools.count(1)
 
     def failed():
         if next(failures) == times:
-            free_disk()
+            room()
 
     journal.on_failure = failed
-    _limit(Path(journal.name + "-wal").stat().st_size)
-
-
-def free_disk():
-    """Let files grow again."""
-    _limit(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    no_room(journal.name)
 
 
 def limit_kills():

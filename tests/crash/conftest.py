@@ -7,7 +7,9 @@ import pytest
 from countwerk_meter.cli.child import sandbox_process
 from countwerk_meter.sandbox.remote import SandboxControl
 
-from .trials import Bench, Template, table
+from .telling import table
+from .template import Template
+from .trials import Bench
 
 TEMPLATES = min(os.cpu_count() or 1, 4)
 _TOLD = pytest.StashKey[list]()

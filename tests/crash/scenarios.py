@@ -7,12 +7,12 @@ back. The auditor believes that log, not the meter.
 
 import asyncio
 import contextlib
-import resource
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from countwerk_meter import Usage
 from countwerk_meter.errors import JournalError
+
+from . import acts
 
 OPERATION = "app.chat.reply"
 HELD_MINUTES = 15
@@ -56,16 +56,6 @@ class Run:
         """Say that so many more credits were consumed: by now it is true, whether the meter knows it or not."""
         total = self.used[charge_id] = self.used.get(charge_id, 0) + credits
         self.note({"used": self.named(charge_id), "credits": total})
-
-    def fill_disk(self):
-        """Let no file of this process grow beyond the write-ahead log as it is now: what a full disk does."""
-        size = Path(self.journal + "-wal").stat().st_size
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-
-    def free_disk(self):
-        """Let files grow again."""
-        most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
     def returned(self, charge_id):
         """Say that the app got its result: from here on the charge must not be lost."""
@@ -150,7 +140,7 @@ def full_disk(run):
     with run.reserve("first", 5) as reservation:
         run.consumed("first", 3)
         reservation.record(Usage(output_tokens=1000))
-        run.fill_disk()
+        acts.no_room(run.journal)
     run.returned("first")
     try:
         with run.reserve("refused", 5):
@@ -158,7 +148,7 @@ def full_disk(run):
     except JournalError as error:
         run.note({"refused": str(error)})
     run.note({"state": reservation.settlement.state})
-    run.free_disk()
+    acts.room()
     with run.reserve("second", 5) as reservation:
         run.consumed("second", 3)
         reservation.record(Usage(output_tokens=1000))

@@ -1,7 +1,6 @@
 """SIGSTOP, another takes over, SIGCONT: what the late owner knows is charged, once (money rule 15)."""
 
 import os
-import shutil
 import signal
 
 import pytest
@@ -15,7 +14,7 @@ from .scenarios import HELD_MINUTES
 def _without_locks(bench, trials):
     """Its lock file is gone, by a tidy-up of someone's: on this host that says that its process has ended."""
     for trial in trials:
-        shutil.rmtree(trial.journal.with_name(trial.journal.name + ".owners"))
+        bench.store.forget_owners(trial)
 
 
 def _overdue(bench, trials):

@@ -5,58 +5,17 @@ Many at once, each on an account and a journal of its own, against one ledger in
 """
 
 import itertools
-import json
 import os
-import shutil
 import signal
-import statistics
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import auditor, clock
 from .scenarios import HELD_MINUTES, SCENARIOS
+from .stores import SqliteStore
 
-ROOT = Path(__file__).parents[2]
 _DEATH = (-signal.SIGKILL, -signal.SIGXFSZ)
-
-
-class Template:
-    """A process that has imported everything, and forks the ones that die."""
-
-    def __init__(self, errors):
-        self._errors = errors
-        self._numbers = itertools.count()
-        with errors.open("wb") as stderr:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.crash.worker"],
-                cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True,
-            )  # fmt: skip
-
-    def ask(self, **order):
-        number = next(self._numbers)
-        self._process.stdin.write(json.dumps({"number": number, **order}) + "\n")
-        self._process.stdin.flush()
-        # What a test that was cut short never read is passed over.
-        for line in self._process.stdout:
-            answer = json.loads(line)
-            if answer.pop("number") == number:
-                return answer
-        raise AssertionError(self.errors())
-
-    def run(self, **order):
-        """Carry out an order in a child, and return how that ended."""
-        return self.ask(do="wait", pid=self.ask(**order)["pid"])
-
-    def errors(self):
-        return self._errors.read_text(errors="replace")
-
-    def close(self):
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.wait(30)
 
 
 @dataclass
@@ -97,7 +56,7 @@ class Bench:
     control: object
     folder: Path
     templates: list
-    journal_url: object = lambda trial: f"sqlite:///{trial.journal}"
+    store: object = field(default_factory=SqliteStore)
     numbers: object = field(default_factory=itertools.count)
     told: list = field(default_factory=list)
 
@@ -114,7 +73,7 @@ class Bench:
         """Say what a child is to do."""
         return {
             "do": do, "scenario": trial.scenario, "account": trial.account, "url": self.url, "api_key": self.api_key,
-            "journal": self.journal_url(trial), "log": str(trial.folder / log),
+            "journal": self.store.url(trial), "log": str(trial.folder / log),
             "clock": str(trial.clock), **more,
         }  # fmt: skip
 
@@ -132,7 +91,7 @@ class Bench:
         template = self.templates[0]
         self._ends(template.run(**self.order(trial, "work", "worker.log", **trial.more)), 0, template, trial)
         facts = auditor.read_facts(trial.folder / "worker.log")
-        trial.finding = auditor.audit_late(auditor.read_journal(trial.journal), self.books(trial), facts)
+        trial.finding = auditor.audit_late(self.store.rows(trial), self.books(trial), facts)
         assert not trial.finding.wrong, trial.finding
         return facts
 
@@ -190,7 +149,7 @@ class Bench:
         self._ends(
             template.run(**self.order(trial, "work", "worker.log", at=trial.at, **trial.more)), _DEATH, template, trial
         )
-        trial.dead = auditor.read_journal(died_with(trial))
+        trial.dead = self.store.rows_at_death(trial)
 
     def recover(self, trial, template=None):
         """Let another process recover it, and audit."""
@@ -205,7 +164,7 @@ class Bench:
         def end(trial, template):
             self._ends(template.ask(do="wait", pid=trial.pid), 0, template, trial)
             facts = self._recovered(trial, template)
-            trial.finding = auditor.audit_late(auditor.read_journal(trial.journal), self.books(trial), facts)
+            trial.finding = auditor.audit_late(self.store.rows(trial), self.books(trial), facts)
 
         self._each(trials, start)
         self._each(trials, end)
@@ -237,7 +196,7 @@ class Bench:
         """Let one more process tidy up after all the others, and audit."""
         facts = [fact for log in logs for fact in auditor.read_facts(trial.folder / log)]
         facts += self._recovered(trial, self.templates[0])
-        trial.finding = auditor.audit_late(auditor.read_journal(trial.journal), self.books(trial), facts)
+        trial.finding = auditor.audit_late(self.store.rows(trial), self.books(trial), facts)
         self._after_validity([trial])
         self._judge(what, [trial])
 
@@ -258,7 +217,7 @@ class Bench:
             assert told == [fact["failed"] for fact in facts if "failed" in fact], trial.name
 
     def _audit(self, trial, facts):
-        rest = auditor.read_journal(trial.journal)
+        rest = self.store.rows(trial)
         on_crash = SCENARIOS[trial.scenario].on_crash
         trial.finding = auditor.audit_death(
             trial.dead, rest, self.books(trial), facts, on_crash, events=trial.then is None
@@ -282,7 +241,7 @@ class Bench:
             pass
         os.kill(trial.pid, signal.SIGKILL)
         self._ends(template.ask(do="wait", pid=trial.pid), _DEATH, template, trial)
-        trial.dead = auditor.read_journal(died_with(trial))
+        trial.dead = self.store.rows_at_death(trial)
 
     def _recovered_on_the_way(self, trial, template):
         facts = self._recovered(trial, template)
@@ -324,7 +283,7 @@ class Bench:
         os.kill(trial.pid, signal.SIGCONT)
         self._ends(template.ask(do="wait", pid=trial.pid), 0, template, trial)
         facts = self._recovered(trial, template, "second.log") + auditor.read_facts(trial.folder / "recovery.log")
-        trial.finding = auditor.audit_late(auditor.read_journal(trial.journal), self.books(trial), facts)
+        trial.finding = auditor.audit_late(self.store.rows(trial), self.books(trial), facts)
 
     def _recovered(self, trial, template, log="recovery.log"):
         self._ends(template.run(**self.order(trial, "recover", log)), 0, template, trial)
@@ -339,43 +298,7 @@ class Bench:
         )
 
 
-def died_with(trial):
-    """Copy the journal as its process left it, so that looking changes nothing that recovery meets."""
-    folder = trial.folder / "dead"
-    folder.mkdir()
-    for end in ("", "-wal"):
-        source = trial.journal.with_name(trial.journal.name + end)
-        if source.exists():
-            shutil.copy(source, folder)
-    return folder / trial.journal.name
-
-
 def trials_a_point():
     """How often each boundary is tried: `COUNTWERK_TEST_CRASH_TRIALS`, or 5 with `COUNTWERK_TEST_DEEP`, or 1."""
     given = os.environ.get("COUNTWERK_TEST_CRASH_TRIALS")
     return int(given) if given else 5 if os.environ.get("COUNTWERK_TEST_DEEP") else 1
-
-
-def table(told):
-    """Write what was found, a line each for `(what, trials)`, and how long recovery took."""
-    lines = [_WIDTHS.format("", "points", "trials", *_COLUMNS)]
-    lines += [_line(what, trials) for what, trials in told]
-    trials = [trial for _, trials in told for trial in trials]
-    lines.append(_line("all", trials))
-    seconds = [trial.seconds * 1000 for trial in trials]
-    lines.append(
-        f"recovery, from opening the journal to rest: min {min(seconds):.0f} ms, "
-        f"median {statistics.median(seconds):.0f} ms, max {max(seconds):.0f} ms"
-    )
-    return "\n".join(lines)
-
-
-def _line(what, trials):
-    points = len({(trial.scenario, trial.at, trial.then) for trial in trials})
-    sums = [sum(getattr(trial.finding, column) for trial in trials) for column in _COLUMNS]
-    return _WIDTHS.format(what, points, len(trials), *sums)
-
-
-# In credits, but for `listed`: charges. `in_doubt`: held without a name until its validity is over.
-_COLUMNS = ("due", "charged", "doubled", "lost", "stranded", "in_doubt", "listed")
-_WIDTHS = "{:<62}{:>7}{:>7}" + "{:>9}" * len(_COLUMNS)
