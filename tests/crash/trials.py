@@ -113,6 +113,23 @@ class Bench:
         self._after_validity(trials)
         self._judge(what, trials)
 
+    def run_forked(self, what, trials):
+        """Let a process fork one that dies, and recover it itself."""
+
+        def run(trial, template):
+            pid = template.ask(**self.order(trial, "preload", "worker.log", at=trial.at))["pid"]
+            assert {"stopped": True} == template.ask(do="wait", pid=pid), f"{trial.name}\n{template.errors()}"
+            trial.dead = self.store.rows_at_death(trial)
+            os.kill(pid, signal.SIGCONT)
+            self._ends(template.ask(do="wait", pid=pid), 0, template, trial)
+            facts = auditor.read_facts(trial.folder / "worker.log")
+            (trial.seconds,) = [fact["seconds"] for fact in facts if "seconds" in fact]
+            self._audit(trial, facts)
+
+        self._each(trials, run)
+        self._after_validity(trials)
+        self._judge(what, trials)
+
     def run_stopped(self, what, trials, take_away):
         """Stop processes, take away what is theirs, let others take over; then let the stopped ones go on."""
         self._each(trials, self._stopped)

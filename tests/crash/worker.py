@@ -8,6 +8,7 @@ log with a single `write` each, so that what it wrote is there however it ends.
 import contextlib
 import json
 import os
+import signal
 import sys
 import time
 import warnings
@@ -102,7 +103,32 @@ def recover(order):
     journal.close()
 
 
-_DO = {"work": work, "recover": recover}
+def preload(order):
+    """Make a Meter, let a forked child use it and die, and recover what it left: a pre-forking server."""
+    log = SideLog(order["log"])
+    journal, boundaries = _watched(order, log)
+    meter = _meter(order, log, journal)
+    journal.quiet()
+    with warnings.catch_warnings():
+        # What 3.12 and later say of every fork beside threads.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        SCENARIOS[order["scenario"]].body(Run(meter, order["account"], log.note, boundaries.reach, journal.name))
+        meter.flush(SETTLES_WITHIN)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    boundaries.disarm()
+    # The auditor looks at the journal as the child left it.
+    acts.stop(journal)
+    began = time.monotonic()
+    meter.recover()
+    log.note({"settled": meter.flush(SETTLES_WITHIN), "seconds": time.monotonic() - began})
+    meter.close()
+    journal.close()
+
+
+_DO = {"work": work, "recover": recover, "preload": preload}
 
 
 def _start(order):
