@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from countwerk_meter._drivers.endpoint import Endpoint, conceal
+from countwerk_meter._drivers.shadow import shadow_of
 from countwerk_meter._flow.call import call
 from countwerk_meter._flow.charge import charge_at_once
 from countwerk_meter._flow.overview import Charges
@@ -17,7 +18,7 @@ from countwerk_meter._flow.terms import Terms
 from countwerk_meter._metering.amounts import checked_prices, hold_of
 from countwerk_meter._metering.charges import Charge, states_named
 from countwerk_meter._metering.decorator import Recipe, metered
-from countwerk_meter._metering.direct import direct_charge
+from countwerk_meter._metering.direct import direct_charge, not_charged
 from countwerk_meter._metering.engine import Engine
 from countwerk_meter._metering.lifecycle import Lifecycle
 from countwerk_meter._metering.options import check_options, from_environment
@@ -27,7 +28,7 @@ from countwerk_meter._metering.spec import DEFAULT_VALIDITY_MINUTES, Spec
 from countwerk_meter._wire import requests
 from countwerk_meter._wire.requests import checked_account, checked_operation, checked_text, checked_validity
 from countwerk_meter.client import PurchaseLinks
-from countwerk_meter.errors import ConfigurationError
+from countwerk_meter.errors import ConfigurationError, CountwerkError
 from countwerk_meter.journal import open_journal
 from countwerk_meter.telemetry import Telemetry
 
@@ -72,13 +73,15 @@ class Meter(Lifecycle):
         on_crash: What a killed process' open calls are charged: `checkpoint` if there is one, else nothing; `cancel`:
             nothing; `reserved`: what was held.
         on_replay: A `usage_event_id` that was charged before: `refuse`, or `run` without a further charge.
+        enforcement: `on`, or `shadow`: every call is measured, priced and journaled as it would be, and nothing is
+            reserved, charged or refused.
         reserve_timeout: Seconds that a gate may take in all, purchase links included.
         require_trace: Raise where no span names a call, instead of making an id up.
         on_event: Called with an event's name and its fields, from any thread; must not block. Act on `unresolved`,
             `excess`, `superseded`, `paused`, `parked`, `journal_failed`, `settlement_failed`; watch `orphan_possible`,
             `in_doubt`, `unpriced`, `uncollected`, `crashed`; the others say what happens: `reserved`, `charged`,
-            `refused`, `deferred`, `lapsed`, `converted`, `inferred`, `late`, `recovered`, `resumed`, `closed`. Their
-            fields stand in `_flow/RULES.md`.
+            `refused`, `deferred`, `lapsed`, `converted`, `inferred`, `late`, `recovered`, `resumed`, `closed`,
+            `let_through`. Their fields stand in `_flow/RULES.md`.
         tracer_provider: OpenTelemetry's; default: the global one.
         meter_provider: Likewise.
         http: An `httpx.Client` of yours for requests from sync code; it stays yours to close.
@@ -108,6 +111,7 @@ class Meter(Lifecycle):
         debt_limit: int = 0,
         on_crash: Literal["checkpoint", "cancel", "reserved"] = "checkpoint",
         on_replay: Literal["refuse", "run"] = "refuse",
+        enforcement: Literal["on", "shadow"] = "on",
         reserve_timeout: float = 5.0,
         require_trace: bool = False,
         tracer_provider: TracerProvider | None = None,
@@ -125,6 +129,7 @@ class Meter(Lifecycle):
             "on_unavailable": on_unavailable,
             "on_crash": on_crash,
             "on_replay": on_replay,
+            "enforcement": enforcement,
         }
         check_options(
             chosen,
@@ -138,7 +143,7 @@ class Meter(Lifecycle):
         endpoint = client.endpoint if client is not None else Endpoint.of(api_key, base_url, allow_http=allow_http)
         loaded = checked_prices(prices)
         terms = Terms(
-            ledger=endpoint.base_url,
+            ledger=shadow_of(endpoint.base_url) if enforcement == "shadow" else endpoint.base_url,
             principal=endpoint.fingerprint,
             owner="",
             ai_product_id=self.ai_product_id,
@@ -154,11 +159,12 @@ class Meter(Lifecycle):
             endpoint,
             terms,
             open_journal(journal),
-            Telemetry(tracer_provider, meter_provider, on_event),
+            Telemetry(tracer_provider, meter_provider, on_event, shadow=enforcement == "shadow"),
             prices=loaded,
             background=settlement == "background",
             concurrency=settlement_concurrency,
             require_trace=require_trace,
+            shadow=enforcement == "shadow",
             http=http,
             own_journal=journal is None or isinstance(journal, str),
         )
@@ -169,7 +175,8 @@ class Meter(Lifecycle):
     @classmethod
     def from_env(cls, **overrides: Any) -> Self:
         """
-        Make a Meter from `COUNTWERK_AI_PRODUCT_ID`, `_API_KEY`, `_BASE_URL`, `_JOURNAL` and `_PRICES`.
+        Make a Meter from `COUNTWERK_AI_PRODUCT_ID`, `_API_KEY`, `_BASE_URL`, `_JOURNAL`,
+        `_PRICES` and `_ENFORCEMENT`.
 
         Args:
             overrides: Arguments of `Meter` that win over the environment.
@@ -328,11 +335,12 @@ class Meter(Lifecycle):
         """
         row = self._flat(account_id, operation, price, usage_event_id, description, metadata, step)
         try:
-            return Charge.of(
-                self._engine.runtime.run(charge_at_once(self._engine.terms, row), within=self._engine.patience)
-            )
+            made = self._engine.runtime.run(charge_at_once(self._engine.terms, row), within=self._engine.patience)
+        except CountwerkError as error:
+            made = not_charged(self._engine, row, error)
         finally:
             self._nudge()
+        return Charge.of(made)
 
     async def adeduct(
         self,
@@ -348,11 +356,14 @@ class Meter(Lifecycle):
         """Do what `deduct` does, on the running event loop."""
         row = self._flat(account_id, operation, price, usage_event_id, description, metadata, step)
         try:
-            return Charge.of(
-                await self._engine.runtime.arun(charge_at_once(self._engine.terms, row), within=self._engine.patience)
+            made = await self._engine.runtime.arun(
+                charge_at_once(self._engine.terms, row), within=self._engine.patience
             )
+        except CountwerkError as error:
+            made = not_charged(self._engine, row, error)
         finally:
             self._nudge()
+        return Charge.of(made)
 
     def _nudge(self) -> None:
         if self._engine.background:
@@ -361,12 +372,12 @@ class Meter(Lifecycle):
     def purchase_links(self, account_id: str) -> PurchaseLinks:
         """Return the account's ways to buy, fetched now. Use the URLs at once; never store one."""
         request = requests.purchase_links(self.ai_product_id, account_id)
-        return self._engine.runtime.run(call(request, PurchaseLinks, timeout=self._timeout, retries=1))
+        return self._engine.asking.run(call(request, PurchaseLinks, timeout=self._timeout, retries=1))
 
     async def apurchase_links(self, account_id: str) -> PurchaseLinks:
         """Do what `purchase_links` does, on the running event loop."""
         request = requests.purchase_links(self.ai_product_id, account_id)
-        return await self._engine.runtime.arun(call(request, PurchaseLinks, timeout=self._timeout, retries=1))
+        return await self._engine.asking.arun(call(request, PurchaseLinks, timeout=self._timeout, retries=1))
 
     @property
     def _timeout(self) -> float:

@@ -38,7 +38,8 @@ class Telemetry:
     Turns what flows say into metrics, spans, and calls of the app's own listener.
 
     Metrics: `countwerk.credits.reserved`, `.charged`, `.refused`, `.unresolved` (counters, credits),
-    `countwerk.ledger.duration` (histogram, seconds), `countwerk.charges.open` (up-down counter).
+    `countwerk.ledger.duration` (histogram, seconds), `countwerk.charges.open` (up-down counter). A shadow meter's
+    spans and credits carry `countwerk.enforcement`.
     """
 
     def __init__(
@@ -46,7 +47,11 @@ class Telemetry:
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
         on_event: Callable[[str, Mapping[str, Any]], None] | None = None,
+        *,
+        shadow: bool = False,
     ) -> None:
+        # What would have happened must not be taken for what did.
+        self._mark = {"countwerk.enforcement": "shadow"} if shadow else {}
         self._tracer = trace.get_tracer(_NAME, tracer_provider=tracer_provider)
         meter = metrics.get_meter(_NAME, meter_provider=meter_provider)
         self._on_event = on_event
@@ -68,7 +73,7 @@ class Telemetry:
         counter = self._credits.get("unresolved" if name == "uncollected" else name)
         amount = fields.get("amount")
         if counter is not None and isinstance(amount, int):
-            counter.add(amount, {"countwerk.operation": str(fields.get("operation", ""))})
+            counter.add(amount, {"countwerk.operation": str(fields.get("operation", "")), **self._mark})
         if self._on_event is not None:
             try:
                 self._on_event(name, fields)
@@ -93,12 +98,13 @@ class Telemetry:
                 "countwerk.operation": operation,
                 "countwerk.amount": amount,
                 "countwerk.usage_event_id": usage_event_id,
+                **self._mark,
             },
         )
 
     def settling(self, kind: str, key: str) -> Span:
         """Start the span `countwerk.settle`, a root of its own; links to the calls come as they are known."""
-        attributes = {"countwerk.settles": kind, "countwerk.key": key}
+        attributes = {"countwerk.settles": kind, "countwerk.key": key, **self._mark}
         return self._tracer.start_span(
             "countwerk.settle", context=Context(), kind=SpanKind.CLIENT, attributes=attributes
         )

@@ -56,6 +56,10 @@ class Books(Protocol):
         """Return the account's deducts that are not collected, and its deferred calls that are still open."""
         ...
 
+    def charged(self, ledger: str, account_id: str) -> int:
+        """Return the credits of an account's charges that are committed or settled."""
+        ...
+
     def due(self, ledger: str, owner: str, before: float, limit: int) -> list[DueRow]:
         """Return an owner's rows that are due, earliest expiry first."""
         ...

@@ -35,6 +35,9 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
         "reserved": Event("credits are held for a call", (*_CALL, "reservation_id")),
         "charged": Event("the ledger has it", _CHARGE),
         "refused": Event("the ledger refused a call before it was made", (*_CHARGE, "reason")),
+        "let_through": Event(
+            "nothing is enforced: a call runs that would have been refused", ("account_id", "operation", "reason")
+        ),
         "deferred": Event("the ledger was not there: the call runs and is deducted later", _CALL),
         "lapsed": Event("a hold ended by its validity while its block was open", ("account_id", "operation", "amount")),
         "converted": Event("a hold ended before its confirm: deducted instead", ("account_id", "amount", "reason")),

@@ -89,6 +89,8 @@ LIVE: Final = frozenset({_C.OPEN, *WAITING})
 # Rows that nothing moves any more, but for a late truth or an id met again.
 ENDED: Final = frozenset({_C.SETTLED, _C.DENIED, _C.CANCELLED, _C.ORPHANED, _C.CLOSED})
 OVER: Final = frozenset({_R.CONFIRMED, _R.CANCELLED, _R.EXPIRED, _R.REFUSED, _R.CLOSED})
+# Charges that the ledger has, or will have.
+COLLECTED: Final = frozenset({_C.COMMITTED, _C.SETTLED})
 # Charges that wait for a person's decision.
 LISTED: Final = frozenset({_C.UNRESOLVED, _C.UNCOLLECTED, _C.LOST})
 

@@ -32,7 +32,7 @@ class Mode(enum.Enum):
     OWN = "own"  # its own hold
     DRAW = "draw"  # drawn on the enclosing block's hold
     COVERED = "covered"  # inside a flat price: what it uses is noted there, not added
-    ASIDE = "aside"  # inside a model call that an integration meters: counted there, once
+    ASIDE = "aside"  # counted elsewhere, by an integration; or it would have been refused, and nothing is enforced
     REPLAYED = "replayed"  # charged before; the work goes on and nothing more is charged
 
 

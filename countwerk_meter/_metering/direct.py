@@ -7,11 +7,19 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from countwerk_meter._flow.rows import DEDUCT
+from countwerk_meter._flow.states import ChargeState
 
 if TYPE_CHECKING:
     from countwerk_meter._flow.rows import ChargeRow
     from countwerk_meter._metering.engine import Engine
     from countwerk_meter._metering.spec import Spec
+    from countwerk_meter.errors import CountwerkError
+
+
+def not_charged(engine: Engine, row: ChargeRow, error: CountwerkError) -> ChargeRow:
+    """Raise what refused a charge; where nothing is enforced, return the row that it would have left."""
+    engine.let_through(error, row.account_id, row.operation)
+    return dataclasses.replace(row, state=ChargeState.DENIED, reason=type(error).__name__)
 
 
 def direct_charge(engine: Engine, spec: Spec) -> ChargeRow:

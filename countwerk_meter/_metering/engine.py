@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from countwerk_meter._drivers.clock import Clock
 from countwerk_meter._drivers.loops import LoopTransports
 from countwerk_meter._drivers.runtime import Runtime
+from countwerk_meter._drivers.shadow import AsyncShadowTransport, ShadowLedger, ShadowTransport
 from countwerk_meter._drivers.transport import AsyncHttpxTransport, HttpxTransport
 from countwerk_meter._flow.overview import Due, Waiting
 from countwerk_meter._flow.recover import Recovered, recover
 from countwerk_meter._metering.commits import Commits
 from countwerk_meter._metering.inline import InlineSettlement
 from countwerk_meter._metering.settlement import SettlementThread
-from countwerk_meter.errors import CountwerkError, JournalError
+from countwerk_meter.errors import ConfigurationError, CountwerkError, InvalidRequestError, JournalError
 from countwerk_meter.events import EventId, Ordinals, derive
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Engine:
         background: bool,
         concurrency: int,
         require_trace: bool,
+        shadow: bool,
         http: httpx.Client | None,
         own_journal: bool,
     ) -> None:
@@ -78,6 +80,8 @@ class Engine:
         self.background = background
         self._concurrency = concurrency
         self._require_trace = require_trace
+        self.shadow = shadow
+        self._shadow_ledger: ShadowLedger | None = None
         self._transport = HttpxTransport(endpoint, http)
         self._ordinals = Ordinals()
         self.commits = Commits(journal, telemetry, self._follow)
@@ -96,8 +100,8 @@ class Engine:
         self.journal.join(self.terms.owner)
         self.clock = Clock()
         self._loops = LoopTransports(lambda: AsyncHttpxTransport(self._endpoint))
-        self.runtime = Runtime(self.journal, self._transport, self._loops, self.clock, self.telemetry)
-        settling = LoopTransports(lambda: AsyncHttpxTransport(self._endpoint))
+        self.asking = Runtime(None, self._transport, self._loops, self.clock, self.telemetry)
+        self.runtime, settling = self._shadowed() if self.shadow else self._real()
         self.settlement = SettlementThread(
             Runtime(self.journal, None, settling, self.clock, self.telemetry),
             settling,
@@ -108,6 +112,28 @@ class Engine:
             self.progressed,
             self.commits.retry,
         )
+
+    def _real(self) -> tuple[Runtime, LoopTransports]:
+        runtime = Runtime(self.journal, self._transport, self._loops, self.clock, self.telemetry)
+        return runtime, LoopTransports(lambda: AsyncHttpxTransport(self._endpoint))
+
+    def _shadowed(self) -> tuple[Runtime, LoopTransports]:
+        """Return the same on a ledger that holds and charges nothing."""
+        ledger = ShadowLedger(self.terms.ledger, self.terms.principal, self.journal, self._transport)
+        loops = LoopTransports(lambda: AsyncShadowTransport(ledger))
+        self._shadow_ledger = ledger
+        return Runtime(self.journal, ShadowTransport(ledger), loops, self.clock, self.telemetry), loops
+
+    def let_through(self, error: CountwerkError, account_id: str, operation: str) -> None:
+        """
+        Let a call go on that would have been refused, if nothing is enforced; else raise what refused it.
+
+        A call that cannot be made at all, because an argument is wrong, is refused in any case.
+        """
+        if not self.shadow or isinstance(error, ConfigurationError | InvalidRequestError):
+            raise error
+        fields = {"account_id": account_id, "operation": operation, "reason": type(error).__name__}
+        self.telemetry.event("let_through", fields)
 
     def ready(self) -> None:
         """
@@ -267,6 +293,8 @@ class Engine:
                 self.wait_for_progress(deadline - time.monotonic())
             drained = self.flush(max(deadline - time.monotonic(), 0), inline=at_exit)
         self.settlement.stop(max(deadline - time.monotonic(), 0.5))
+        if self._shadow_ledger is not None:
+            self._shadow_ledger.close()
         self._transport.close()
         if self._open_calls > 0:
             # What they will have cost is still committed; whoever recovers this process' rows settles it.

@@ -17,6 +17,7 @@ _CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "on_unavailable": ("deny", "defer"),
     "on_crash": ("checkpoint", "cancel", "reserved"),
     "on_replay": ("refuse", "run"),
+    "enforcement": ("on", "shadow"),
 }
 
 
@@ -43,7 +44,7 @@ def check_options(
 
 def from_environment(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Return a Meter's arguments from `COUNTWERK_AI_PRODUCT_ID`, `_JOURNAL` and `_PRICES`; `overrides` win.
+    Return a Meter's arguments from `COUNTWERK_AI_PRODUCT_ID`, `_JOURNAL`, `_PRICES`, `_ENFORCEMENT`; `overrides` win.
 
     Raises:
         ConfigurationError: Nothing names the AI product.
@@ -53,6 +54,7 @@ def from_environment(overrides: Mapping[str, Any]) -> dict[str, Any]:
         "ai_product_id": os.environ.get("COUNTWERK_AI_PRODUCT_ID"),
         "journal": os.environ.get("COUNTWERK_JOURNAL"),
         "prices": os.environ.get("COUNTWERK_PRICES"),
+        "enforcement": os.environ.get("COUNTWERK_ENFORCEMENT"),
     }
     given = {name: value for name, value in named.items() if value} | dict(overrides)
     if not given.get("ai_product_id"):

@@ -8,15 +8,17 @@ here raises into user code.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Self
 
 from countwerk_meter._flow.ending import Commit, Release, Seal
 from countwerk_meter._metering import scope
 from countwerk_meter._metering.call import Call, Mode
 from countwerk_meter._metering.gate import gate_flow
-from countwerk_meter.errors import ConfigurationError
+from countwerk_meter.errors import ConfigurationError, CountwerkError
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from concurrent.futures import Future
     from contextlib import AbstractContextManager
     from types import TracebackType
@@ -42,7 +44,7 @@ class Reservation(Call):
         """Pass the gate, or raise. Blocks the calling thread."""
         if self._steps_aside():
             return self
-        with self._engine.gate_span(self):
+        with self._let_through(), self._engine.gate_span(self):
             self._passed(self._engine.runtime.run(gate_flow(self), within=self._engine.patience))
         return self
 
@@ -50,7 +52,7 @@ class Reservation(Call):
         """Pass the gate, or raise. A caller that is cancelled leaves no hold behind: it is given back when it lands."""
         if self._steps_aside():
             return self
-        with self._engine.gate_span(self):
+        with self._let_through(), self._engine.gate_span(self):
             task = asyncio.ensure_future(self._engine.runtime.arun(gate_flow(self), within=self._engine.patience))
             self._engine.keep(task)
             try:
@@ -156,13 +158,23 @@ class Reservation(Call):
             parent.draws += 1
             parent = parent.usable_parent() if parent._mode is Mode.DRAW else None
 
+    @contextlib.contextmanager
+    def _let_through(self) -> Generator[None]:
+        """Where nothing is enforced, a call that would have been refused goes on, and nothing is noted of it."""
+        try:
+            yield
+        except CountwerkError as error:
+            self._engine.let_through(error, self.account_id, self.operation)
+            self._mode = Mode.ASIDE
+            self.open = True
+
     def _steps_aside(self) -> bool:
         if self.open or self._charge is not None:
             raise ConfigurationError("a reservation is used once: call meter.reserve(...) again")
         parent = self.usable_parent()
         if scope.in_model_call():
             self._mode = Mode.ASIDE
-        elif parent is not None and parent.flat:
+        elif parent is not None and (parent.flat or parent._mode is Mode.ASIDE):
             self._mode = Mode.COVERED
         else:
             return False

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from countwerk_meter._flow.begin import DEFERRED
 from countwerk_meter._flow.books import DueRow
 from countwerk_meter._flow.rows import ReservationRow, checked_charge, checked_reservation
-from countwerk_meter._flow.states import ENDED, HOLDING, LISTED, LIVE, OVER, ChargeState, ReservationState
+from countwerk_meter._flow.states import COLLECTED, ENDED, HOLDING, LISTED, LIVE, OVER, ChargeState, ReservationState
 from countwerk_meter.errors import JournalError
 from countwerk_meter.journal.port import Journal, refused, running
 
@@ -83,6 +83,13 @@ class _Books:
                 or (row.reason == DEFERRED and row.state in {ChargeState.OPEN, ChargeState.COMMITTED})
             )
         ]
+
+    def charged(self, ledger: str, account_id: str) -> int:
+        return sum(
+            row.share
+            for row in self._charges.values()
+            if (row.ledger, row.account_id) == (ledger, account_id) and row.state in COLLECTED
+        )
 
     def due(self, ledger: str, owner: str, before: float, limit: int) -> list[DueRow]:
         reservations = [

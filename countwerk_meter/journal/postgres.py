@@ -24,7 +24,7 @@ from countwerk_meter.errors import JournalError
 from countwerk_meter.journal.port import Journal, refused, running
 from countwerk_meter.journal.postgres_books import PostgresBooks
 from countwerk_meter.journal.postgres_owners import BEAT_SECONDS, LEASE_SECONDS, Heart, IsDead, Join, Leave
-from countwerk_meter.journal.postgres_server import PATIENCE, Server, said
+from countwerk_meter.journal.postgres_server import PATIENCE, SCHEMA_VERSION, Server, said
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,6 +77,10 @@ class PostgresJournal(Journal):
     @property
     def name(self) -> str:
         return self._server.name
+
+    @property
+    def schema_version(self) -> int:
+        return SCHEMA_VERSION
 
     def _start(self, connection: Connection | None) -> None:
         self._pid = os.getpid()

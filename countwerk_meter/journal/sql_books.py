@@ -89,6 +89,10 @@ class SqlBooks(ABC):
     def owed(self, ledger: str, principal: str, account_id: str) -> list[ChargeRow]:
         return self._charges(self._sql.owed, (ledger, principal, account_id))
 
+    def charged(self, ledger: str, account_id: str) -> int:
+        (total,) = self._execute(self._sql.charged, (ledger, account_id)).fetchone()
+        return int(total)
+
     def due(self, ledger: str, owner: str, before: float, limit: int) -> list[DueRow]:
         found = self._execute(self._sql.due, (owner, before, ledger) * 2 + (limit,))
         return [DueRow(*row) for row in found]

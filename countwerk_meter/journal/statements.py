@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Final
 
 from countwerk_meter._flow.rows import ChargeRow, ReservationRow
-from countwerk_meter._flow.states import ENDED, HOLDING, LISTED, LIVE, OVER
+from countwerk_meter._flow.states import COLLECTED, ENDED, HOLDING, LISTED, LIVE, OVER
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -56,6 +56,11 @@ class Statements:
         self.owed = self._charges(
             "ledger = ? AND principal = ? AND account_id = ? AND (state = 'uncollected' OR reason = 'deferred')"
             " AND state IN ('uncollected', 'open', 'committed')"
+        )
+        self.charged = self._select(
+            self.charge_table,
+            ("coalesce(sum(share), 0)",),
+            f"ledger = ? AND account_id = ? AND state IN {among(COLLECTED)}",
         )
         self.due = self._union(
             "owner = ? AND due_at IS NOT NULL AND due_at <= ? AND ledger = ?",

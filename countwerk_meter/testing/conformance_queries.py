@@ -79,6 +79,16 @@ class QueryConformance:
         rows = self.look(journal, lambda books: books.open_reservations("l", "p", "a"))
         assert {str(state) for state in HOLDING} == {row.key for row in rows}
 
+    def test_charged_adds_up_what_is_committed_or_settled(self, journal: Journal) -> None:
+        """One account's, on one ledger; legs count with their own share."""
+        for number, state in enumerate(ChargeState):
+            self.save(journal, a_charge(f"{state}", state=state, amount=9, share=2**number))
+        self.save(journal, a_charge("other", state=ChargeState.SETTLED, account_id="b", share=5))
+        counted = [2**n for n, state in enumerate(ChargeState) if state in {ChargeState.COMMITTED, ChargeState.SETTLED}]
+        assert sum(counted) == self.look(journal, lambda books: books.charged("l", "a"))
+        assert self.look(journal, lambda books: books.charged("l", "nobody")) == 0
+        assert self.look(journal, lambda books: books.charged("m", "a")) == 0
+
     def test_owed_is_what_found_no_credits_and_what_was_deferred(self, journal: Journal) -> None:
         """Deferred calls count while they run and until they are collected (rule 14)."""
         for reason, state in product(("deferred", None, "odd"), _C):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from countwerk_meter.cli.doctor.frameworks import installed_frameworks
+from countwerk_meter.journal.sqlite_file import SCHEMA_VERSION
 
 PRICES = Path(__file__).parents[2] / "examples" / "prices.json"
 
@@ -104,7 +105,7 @@ def test_what_waits_in_the_journal_is_said(cli):
     stuck = finding(done, "journal", "to decide")
     assert (0, "note", "countwerk-meter reconcile") == (done.code, stuck["status"], stuck["advice"])
     assert "1 row over 90 credits: uncollected" == stuck["detail"]
-    assert "schema version 2" in finding(done, "journal")["detail"]
+    assert f"schema version {SCHEMA_VERSION}" in finding(done, "journal")["detail"]
 
 
 def test_keys_that_have_rows_left_are_named(cli):

@@ -73,7 +73,11 @@ def test_it_is_ours_in_wal_mode_and_of_this_version(opened, path):
     opened()
     db = sqlite3.connect(path)
     pragma = lambda name: db.execute(f"PRAGMA {name}").fetchone()[0]  # noqa: E731
-    assert (0x43574D31, 2, "wal") == (pragma("application_id"), pragma("user_version"), pragma("journal_mode"))
+    assert (0x43574D31, sqlite_file.SCHEMA_VERSION, "wal") == (
+        pragma("application_id"),
+        pragma("user_version"),
+        pragma("journal_mode"),
+    )
     db.close()
 
 

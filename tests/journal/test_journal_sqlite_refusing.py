@@ -61,9 +61,9 @@ def test_a_database_that_is_not_ours(path, refused):
 def test_a_newer_schema(written, refused):
     """An older version must not write to it."""
     db = sqlite3.connect(written)
-    db.execute("PRAGMA user_version = 3")
+    db.execute(f"PRAGMA user_version = {sqlite_file.SCHEMA_VERSION + 1}")
     db.close()
-    refused("version 3", "knows up to 2", "upgrade")
+    refused(f"version {sqlite_file.SCHEMA_VERSION + 1}", f"knows up to {sqlite_file.SCHEMA_VERSION}", "upgrade")
 
 
 @pytest.mark.parametrize("size", [50, 4096, 20000])

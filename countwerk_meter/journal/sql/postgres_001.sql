@@ -110,6 +110,7 @@ CREATE INDEX countwerk_charge_owned ON countwerk_charge (ledger, owner)
 CREATE INDEX countwerk_charge_listed ON countwerk_charge (ledger, state)
     WHERE state IN ('open', 'committed', 'uncollected', 'unresolved', 'lost');
 CREATE INDEX countwerk_charge_newest ON countwerk_charge (ledger, created_at);
+CREATE INDEX countwerk_charge_account ON countwerk_charge (ledger, account_id, created_at);
 
 -- One way (I7): only the steps of _flow/states.py, and what is settled keeps its amount.
 CREATE FUNCTION countwerk_charge_one_way() RETURNS trigger LANGUAGE plpgsql AS $$
