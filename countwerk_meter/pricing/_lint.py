@@ -127,7 +127,7 @@ def _reach(profile: PriceProfile) -> Iterator[Finding]:
             reasons = [f"{winner.id} ({why_it_lost(rule, winner)})" for winner in winners]
             yield Finding(
                 "shadowed",
-                f"rule {rule.id} is never chosen: wherever it matches, {_listed(reasons)} goes before it",
+                f"rule {rule.id} is never chosen: where it matches, it loses to {_listed(reasons, 'or')}",
                 (rule.id, *(winner.id for winner in winners)),
                 rule.dimension,
             )
@@ -144,7 +144,7 @@ def _winners(rule: RateRule, better: Sequence[RateRule]) -> tuple[RateRule, ...]
         if all(mine[key] <= allowed for key, allowed in wants.items()):
             return (each,)
     rivals = [(each, wants) for each, wants in rivals if all(mine[key] & allowed for key, allowed in wants.items())]
-    if not rivals or not _covered(list(mine.items()), [wants for _, wants in rivals]):
+    if not _covered(list(mine.items()), [wants for _, wants in rivals]):
         return ()
     return tuple(each for each, _ in rivals)
 
@@ -225,8 +225,8 @@ def _remarks(profile: PriceProfile) -> Iterator[Finding]:
             yield Finding("unreadable-date", message, (rule.id,), rule.dimension)
 
 
-def _listed(texts: Sequence[str]) -> str:
+def _listed(texts: Sequence[str], word: str = "and") -> str:
     named = list(texts[:_MOST_NAMED])
     if len(texts) > _MOST_NAMED:
         named.append(f"{len(texts) - _MOST_NAMED} more")
-    return " and ".join(part for part in (", ".join(named[:-1]), named[-1]) if part)
+    return f" {word} ".join(part for part in (", ".join(named[:-1]), named[-1]) if part)

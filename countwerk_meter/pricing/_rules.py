@@ -80,5 +80,6 @@ def why_it_lost(rule: RateRule, winner: RateRule) -> str:
     if float(rule.priority) != float(winner.priority):
         return f"priority {rule.priority} is below {winner.priority}"
     if rule.created_ms != winner.created_ms:
-        return "created earlier" if rule.created_ms is not None else "created at an unknown time: counts as oldest"
+        unknown = rule.created_ms is None
+        return "created at an unknown time: counts as oldest" if unknown else f"created before {winner.id}"
     return f"its id sorts after {winner.id}"

@@ -43,7 +43,7 @@ def test_a_problem_is_exit_1_and_a_line(written):
     done = run("price", "lint", written(RULES))
     assert 1 == done.exit_code
     assert [
-        "shadowed: rule late is never chosen: wherever it matches, in (its id sorts after in) goes before it",
+        "shadowed: rule late is never chosen: where it matches, it loses to in (its id sorts after in)",
         "note, folded: llm_cache_read_tokens: no active rule; the meter charges it as llm_input_tokens",
         "note, folded: llm_cache_write_tokens: no active rule; the meter charges it as llm_input_tokens",
         "note, folded: llm_reasoning_tokens: no active rule; the meter charges it as llm_output_tokens",
@@ -65,7 +65,7 @@ def test_json_is_one_object(written):
     assert {
         "kind": "shadowed",
         "severity": "problem",
-        "message": "rule late is never chosen: wherever it matches, in (its id sorts after in) goes before it",
+        "message": "rule late is never chosen: where it matches, it loses to in (its id sorts after in)",
         "rule_ids": ["late", "in"],
         "dimension": "llm_input_tokens",
     } == data["findings"][0]

@@ -53,8 +53,8 @@ def test_a_rule_that_another_always_beats_is_shadowed():
     )
     assert [("shadowed", "old", "new"), ("shadowed", "low", "new")] == kinds(source)
     assert (
-        "rule old is never chosen: wherever it matches, new (created earlier) goes before it",
-        "rule low is never chosen: wherever it matches, new (priority -1 is below 0) goes before it",
+        "rule old is never chosen: where it matches, it loses to new (created before new)",
+        "rule low is never chosen: where it matches, it loses to new (priority -1 is below 0)",
     ) == tuple(messages(source))
 
 
@@ -87,7 +87,7 @@ def test_several_rules_may_shadow_one_together():
     both = {"id": "both", "attributesMatch": {"model": ["a", "b"]}}
     rest = {"id": "rest", "priority": -1}
     assert [("shadowed", "both", "ba", "bb")] == kinds(pages(*better, both, rest))
-    assert "ba (priority 0 is below 1) and bb (priority 0 is below 1)" in messages(pages(*better, both, rest))[0]
+    assert "ba (priority 0 is below 1) or bb (priority 0 is below 1)" in messages(pages(*better, both, rest))[0]
     assert [] == kinds(pages(better[0], both, rest))
 
 

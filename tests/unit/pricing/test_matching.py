@@ -131,7 +131,7 @@ def test_an_explanation_gives_each_loser_its_reason():
         ("nobody", "model is gpt-5, not nothing"),
         ("both", "tier is missing: wants pro"),
         ("xon", "its id sorts after won"),
-        ("older", "created earlier"),
+        ("older", "created before won"),
         ("undated", "created at an unknown time: counts as oldest"),
         ("low", "priority 0 is below 5"),
     )
