@@ -209,7 +209,8 @@ const pieces = [
 ];
 const readable = (text) => !Number.isNaN(Date.parse(text));
 const generated = times(4000, () => times(1 + below(7), () => pick(pieces)).join(''));
-const asked = [...dates, ...generated.filter(readable).slice(0, 250), ...generated.filter((t) => !readable(t)).slice(0, 120)];
+const odd = ['-000000-01-01', 'Jan 1 2025 10::30', '10:: Jan 1 2025', '10:30 11:: Jan 1 2025', 'Jan 1 2025 1:2:3:4:5', '1 2 3 4'];
+const asked = [...dates, ...odd, ...generated.filter(readable).slice(0, 250), ...generated.filter((t) => !readable(t)).slice(0, 120)];
 const doubles = times(250, () => {
   const view = new DataView(new ArrayBuffer(8));
   view.setUint32(0, random() * 2 ** 32);
