@@ -1,6 +1,8 @@
 """`countwerk-meter charges`: what the journal knows, without the ledger: no key, no network."""
 
-from dataclasses import fields
+import time
+from dataclasses import asdict, fields
+from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
@@ -10,10 +12,13 @@ from countwerk_meter._flow.attempts import LoadCharge
 from countwerk_meter._flow.overview import Charges
 from countwerk_meter._flow.states import ChargeState
 from countwerk_meter._metering.charges import Charge
+from countwerk_meter._metering.summary import Total, summary
 from countwerk_meter.cli.answers import NO, console, print_json, print_whole, refuse, reported
+from countwerk_meter.cli.default_command import with_default
 from countwerk_meter.cli.existing_journal import ledger_named, open_existing
-from countwerk_meter.cli.options import AsJson, BaseUrl, JournalUrl
+from countwerk_meter.cli.options import AsJson, BaseUrl, Enforcement, JournalUrl, age
 
+_EVERY = 1_000_000_000
 _STYLES = {
     "unresolved": "red",
     "uncollected": "red",
@@ -24,44 +29,114 @@ _STYLES = {
 }
 
 
-def charges(
-    charge_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="One charge, in full.")] = None,
+_DEFAULT = "list"
+charges = typer.Typer(
+    cls=with_default(_DEFAULT),
+    help="List charges, show one in full (`charges show ID`), or add them up (`charges summary`).",
+)
+
+
+@charges.command(_DEFAULT, epilog="One in full: countwerk-meter charges show ID. Added up: charges summary.")
+def list_charges(
     *,
     state: Annotated[
         list[ChargeState] | None, typer.Option("--state", "-s", help="Only these; may be given several times.")
     ] = None,
     account: Annotated[str | None, typer.Option("--account", help="Only this account's.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="The newest so many.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=_EVERY, help="The newest so many.")] = 50,
     journal: JournalUrl = None,
     base_url: BaseUrl = None,
+    enforcement: Enforcement = "on",
     as_json: AsJson = False,
 ) -> None:
     """List a ledger's charges in the journal, newest first."""
     with reported("charges", as_json=as_json):
-        ledger = ledger_named(base_url)
+        ledger = ledger_named(base_url, enforcement)
         store = open_existing("charges", journal, as_json=as_json)
         try:
-            if charge_id is not None:
-                # A second late part of one charge is `<id>.late.late`.
-                legs = (charge_id, f"{charge_id}.over", *(charge_id + ".late" * number for number in range(1, 10)))
-                rows = [row for row in (store.run(LoadCharge(ledger, name)) for name in legs) if row is not None]
-            else:
-                read = limit if account is None else 1_000_000_000
-                rows = store.run(Charges(ledger, frozenset(state) if state else None, read))
+            read = limit if account is None else _EVERY
+            rows = store.run(Charges(ledger, frozenset(state) if state else None, read))
         finally:
             store.close()
     found = [Charge.of(row) for row in rows if account is None or row.account_id == account][:limit]
-    if charge_id is not None:
-        if not found:
-            refuse("charges", f"no charge {charge_id} of {ledger} in {store.name}", NO, as_json=as_json)
-        _show_in_full(found, as_json=as_json)
-        return
     if as_json:
         print_json({"ledger": ledger, "journal": store.name, "charges": [charge.to_dict() for charge in found]})
     elif found:
         _list(found)
     else:
         console().print(f"No such charges of {ledger} in {store.name}", soft_wrap=True)
+
+
+@charges.command()
+def show(
+    charge_id: Annotated[str, typer.Argument(metavar="ID", help="Its usage_event_id.")],
+    *,
+    journal: JournalUrl = None,
+    base_url: BaseUrl = None,
+    enforcement: Enforcement = "on",
+    as_json: AsJson = False,
+) -> None:
+    """Show one charge in full: what was measured, which rule priced it at what rate, its legs, what became of it."""
+    with reported("charges", as_json=as_json):
+        ledger = ledger_named(base_url, enforcement)
+        store = open_existing("charges", journal, as_json=as_json)
+        try:
+            # A second late part of one charge is `<id>.late.late`.
+            legs = (charge_id, f"{charge_id}.over", *(charge_id + ".late" * number for number in range(1, 10)))
+            rows = [row for row in (store.run(LoadCharge(ledger, name)) for name in legs) if row is not None]
+        finally:
+            store.close()
+    if not rows:
+        refuse("charges", f"no charge {charge_id} of {ledger} in {store.name}", NO, as_json=as_json)
+    _show_in_full([Charge.of(row) for row in rows], as_json=as_json)
+
+
+@charges.command("summary")
+def summarise(
+    *,
+    account: Annotated[str | None, typer.Option("--account", help="Only this account's.")] = None,
+    since: Annotated[
+        timedelta | None,
+        typer.Option("--since", parser=age, metavar="AGE", help="Begun at most so long ago: 30d, 12h."),
+    ] = None,
+    journal: JournalUrl = None,
+    base_url: BaseUrl = None,
+    enforcement: Enforcement = "on",
+    as_json: AsJson = False,
+) -> None:
+    """Add charges up by account, operation and model; of a shadow meter, what would have been charged and refused."""
+    with reported("charges", as_json=as_json):
+        ledger = ledger_named(base_url, enforcement)
+        store = open_existing("charges", journal, as_json=as_json)
+        try:
+            rows = store.run(Charges(ledger, None, _EVERY))
+        finally:
+            store.close()
+    begun = 0.0 if since is None else time.time() - since.total_seconds()
+    totals = summary(row for row in rows if row.created_at >= begun and account in {None, row.account_id})
+    if as_json:
+        print_json({"ledger": ledger, "journal": store.name, "totals": [asdict(total) for total in totals]})
+    elif totals:
+        _add_up(totals, shadow=enforcement == "shadow")
+    else:
+        console().print(f"No such charges of {ledger} in {store.name}", soft_wrap=True)
+
+
+def _add_up(totals: list[Total], *, shadow: bool) -> None:
+    if shadow:
+        console().print("Shadow mode: this is what would have happened. Nothing was charged or refused.\n")
+    table = Table(box=None, pad_edge=False, header_style="bold", show_footer=True)
+    for name in ("Account", "Operation", "Model"):
+        table.add_column(name, footer="In all" if name == "Account" else "")
+    for name, field in (
+        ("Calls", "calls"), ("Credits", "credits"), ("Refused", "refused"), ("Credits refused", "refused_credits"),
+        ("Listed", "listed"),
+    ):  # fmt: skip
+        table.add_column(name, justify="right", footer=f"{sum(getattr(total, field) for total in totals):,}")
+    for total in totals:
+        numbers = (total.calls, total.credits, total.refused, total.refused_credits, total.listed)
+        table.add_row(total.account_id, total.operation, total.model, *(f"{number:,}" for number in numbers))
+    print_whole(table)
 
 
 def _list(found: list[Charge]) -> None:
@@ -101,15 +176,22 @@ def _show_in_full(found: list[Charge], *, as_json: bool) -> None:
                 continue
             table.add_row(field.name.replace("_", " "), str(value))
         for line in shown.lines:
-            table.add_row("measured", _line(line))
+            for said in _line(line):
+                table.add_row("measured", said)
         screen.print(table)
         if shown is not found[-1]:
             screen.print()
 
 
-def _line(line: dict[str, Any]) -> str:
-    """Say in one line what one record measured, and what it cost."""
+def _line(line: dict[str, Any]) -> list[str]:
+    """Say what one record measured and what it cost, then each dimension's rule and rate."""
     pairs = [f"{name}={value}" for part in ("dimensions", "attributes") for name, value in line.get(part, {}).items()]
     cost = f" -> {line['credits']} credits by {', '.join(line.get('rules', []))}" if "credits" in line else ""
     unpriced = f" (no price: {', '.join(line['unmatched'])})" if line.get("unmatched") else ""
-    return " ".join(pairs) + cost + unpriced
+    doubt = f" ({line['quarantine']})" if line.get("quarantine") else ""
+    parts = [
+        f"  {part['quantity']} {part['dimension']} x {part['credits_per_unit']} = {part['credits']} ({part['rule']})"
+        for part in line.get("breakdown", ())
+    ]
+    profile = [f"  profile {line['profile']}, ruleset {line['ruleset_hash']}"] if "profile" in line else []
+    return [" ".join(pairs) + cost + unpriced + doubt, *parts, *profile]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from countwerk_meter._drivers.endpoint import Endpoint
+from countwerk_meter._drivers.shadow import shadow_of
 from countwerk_meter.cli.answers import NO, refuse
 from countwerk_meter.errors import ConfigurationError
 from countwerk_meter.journal import default_path, open_journal
@@ -38,6 +39,7 @@ def open_existing(command: str, url: str | None, *, as_json: bool) -> Journal:
     return open_journal(url)
 
 
-def ledger_named(base_url: str | None) -> str:
+def ledger_named(base_url: str | None, enforcement: str = "on") -> str:
     """Return a base URL as the journal writes it. Needs no key: nothing is sent."""
-    return Endpoint.of("not used", base_url, allow_http=True).base_url
+    ledger = Endpoint.of("not used", base_url, allow_http=True).base_url
+    return shadow_of(ledger) if enforcement == "shadow" else ledger

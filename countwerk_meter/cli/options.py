@@ -1,6 +1,8 @@
 """Options that several commands share. There is none for the API key: arguments stand in process lists."""
 
-from typing import Annotated, TypeAlias
+import re
+from datetime import timedelta
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
@@ -16,7 +18,7 @@ JournalUrl: TypeAlias = Annotated[
         envvar="COUNTWERK_JOURNAL",
         show_envvar=True,
         metavar="URL",
-        help="sqlite:///path. Default: the file in your state directory.",
+        help="sqlite:///path or postgresql://host/db. Default: the file in your state directory.",
     ),
 ]
 Product: TypeAlias = Annotated[
@@ -24,3 +26,20 @@ Product: TypeAlias = Annotated[
     typer.Option("--product", envvar="COUNTWERK_AI_PRODUCT_ID", show_envvar=True, metavar="ID", help="The AI product."),
 ]
 Timeout: TypeAlias = Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How long the ledger may take.")]
+Enforcement: TypeAlias = Annotated[
+    Literal["on", "shadow"],
+    typer.Option(
+        "--enforcement", envvar="COUNTWERK_ENFORCEMENT", show_envvar=True, help="shadow: what a shadow meter noted."
+    ),
+]
+
+_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+_LONGEST = 100_000
+
+
+def age(text: str) -> timedelta:
+    """Read `90d`, `36h` or `4w`."""
+    match = re.fullmatch(r"([0-9]{1,6})([hdw])", text.strip())
+    if match is None or int(match[1]) > _LONGEST:
+        raise typer.BadParameter("a number and h, d or w: 90d, 36h, 4w")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})

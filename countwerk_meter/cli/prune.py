@@ -1,6 +1,5 @@
 """`countwerk-meter prune`: old rows that have ended shrink to what must never be forgotten."""
 
-import re
 from datetime import timedelta
 from typing import Annotated
 
@@ -9,18 +8,7 @@ import typer
 from countwerk_meter._metering.operations import Operations
 from countwerk_meter.cli.answers import console, print_json, reported
 from countwerk_meter.cli.existing_journal import ledger_named, open_existing
-from countwerk_meter.cli.options import AsJson, BaseUrl, JournalUrl
-
-_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
-_LONGEST = 100_000
-
-
-def age(text: str) -> timedelta:
-    """Read `90d`, `36h` or `4w`."""
-    match = re.fullmatch(r"([0-9]{1,6})([hdw])", text.strip())
-    if match is None or int(match[1]) > _LONGEST:
-        raise typer.BadParameter("a number and h, d or w: 90d, 36h, 4w")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+from countwerk_meter.cli.options import AsJson, BaseUrl, JournalUrl, age
 
 
 def prune(

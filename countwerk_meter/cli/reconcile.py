@@ -84,7 +84,7 @@ def close(
     as_json: AsJson = False,
 ) -> None:
     """
-    Close one listed row. The note stays with it: `countwerk-meter charges ID` shows both.
+    Close one listed row. The note stays with it: `countwerk-meter charges show ID` shows both.
 
     No closing moves money, but for --deduct: who says wrongly that it was not charged, charges it twice.
     """

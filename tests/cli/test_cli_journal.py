@@ -65,10 +65,10 @@ def test_one_charge_in_full(cli):
         with meter.reserve("acct_cli", "app.call", amount=1, usage_event_id="event-over") as reservation:
             reservation.record(Usage(output_tokens=2_000), model="gpt-5")
         meter.flush()
-    done = cli("charges", "event-over")
+    done = cli("charges", "show", "event-over")
     assert 0 == done.code
     assert "llm_output_tokens=2000 model=gpt-5 -> 2.8000 credits by gpt-5.output" in done.out
-    data = cli("charges", "event-over", "--json").json
+    data = cli("charges", "show", "event-over", "--json").json
     assert (3, ["event-over.over"]) == (data["charge"]["amount"], [leg["usage_event_id"] for leg in data["legs"]])
 
 
@@ -84,7 +84,7 @@ def test_an_id_is_whole_in_any_window(cli, monkeypatch):
 def test_a_charge_that_is_not_there_is_no(cli):
     """Exit code 1."""
     cli.meter().close()
-    done = cli("charges", "event-none")
+    done = cli("charges", "show", "event-none")
     assert 1 == done.code
     assert "no charge event-none of http://127.0.0.1" in done.err
 

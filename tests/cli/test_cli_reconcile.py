@@ -84,12 +84,12 @@ def test_closing_is_audited(cli, vanished):
         done.out,
     )
     assert {} == cli.control.requests()["counts"]
-    charge = cli("charges", "event-1", "--json").json["charge"]
+    charge = cli("charges", "show", "event-1", "--json").json["charge"]
     assert ("closed", "written-off", "read in the vendor's dashboard") == (
         charge["state"], charge["closed_as"], charge["note"],
     )  # fmt: skip
     assert charge["closed_at"] > charge["created_at"]
-    shown = flat(cli("charges", "event-1").out)
+    shown = flat(cli("charges", "show", "event-1").out)
     assert "closed as written-off" in shown
     assert "note read in the vendor's dashboard" in shown
     assert 0 == cli("reconcile").code
@@ -115,7 +115,7 @@ def test_what_was_not_charged_is_charged_now(cli, vanished):
     again = close(cli, "--as", "not-charged", "--deduct", "--json")
     assert (0, True, "settled") == (again.code, again.json["again"], again.json["deduct"]["state"])
     assert 3 == cli.control.books("acct_cli")["spent"]
-    legs = cli("charges", "event-1", "--json").json["legs"]
+    legs = cli("charges", "show", "event-1", "--json").json["legs"]
     assert ["read in the vendor's dashboard"] == [leg["note"] for leg in legs]
 
 

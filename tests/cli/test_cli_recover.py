@@ -128,7 +128,7 @@ def test_prune_shrinks_what_is_old_and_has_ended(cli, monkeypatch):
     monkeypatch.setattr("countwerk_meter._metering.operations.time.time", lambda: now + 3 * 86400)
     done = cli("prune", "--older-than", "2d", COUNTWERK_API_KEY=None)
     assert (0, "1 charges shrunk to a tombstone, 1 holds forgotten\n") == (done.code, done.out)
-    charge = cli("charges", "event-1", "--json").json["charge"]
+    charge = cli("charges", "show", "event-1", "--json").json["charge"]
     assert (None, "settled", 5) == (charge["description"], charge["state"], charge["amount"])
     with cli.meter() as meter:
         meter.deduct("acct_cli", "app.call", 5, usage_event_id="event-1")

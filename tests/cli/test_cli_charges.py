@@ -1,0 +1,80 @@
+"""`countwerk-meter charges show` and `summary`: explaining a bill, and what shadow mode would have charged."""
+
+import time
+from pathlib import Path
+
+from countwerk_meter import Usage
+
+PRICES = Path(__file__).parents[2] / "examples" / "prices.json"
+
+
+def flat(text):
+    return " ".join(text.split())
+
+
+def test_a_charge_says_how_each_dimension_was_priced(cli):
+    """Rule, quantity and rate, and the profile that they come from: it may be gone by then."""
+    with cli.meter(prices=PRICES) as meter:
+        with meter.reserve("acct_cli", "app.call", amount=9, usage_event_id="event-1") as reservation:
+            reservation.record(Usage(input_tokens=1_000, output_tokens=2_000), model="gpt-5")
+        meter.flush()
+        profile = meter.prices
+    done = cli("charges", "show", "event-1")
+    assert "2000 llm_output_tokens x 0.0014 = 2.8000 (gpt-5.output)" in flat(done.out)
+    assert f"profile {profile.profile_version_id}, ruleset {profile.ruleset_hash}" in flat(done.out)
+    (line,) = cli("charges", "show", "event-1", "--json").json["charge"]["lines"]
+    assert ["llm_input_tokens", "llm_output_tokens"] == [part["dimension"] for part in line["breakdown"]]
+
+
+def test_charges_are_added_up(cli):
+    """By account, operation and model; what was refused apart."""
+    with cli.meter(prices=PRICES) as meter:
+        for _ in range(3):
+            with meter.reserve("acct_cli", "app.call", amount=9) as reservation:
+                reservation.record(Usage(output_tokens=2_000), model="gpt-5")
+        meter.deduct("acct_cli", "app.export", 4)
+        refused = meter.reserve("acct_cli", "app.call", amount=10**6)
+        try:
+            refused.begin()
+        except Exception as error:
+            assert "credits" in str(error)
+        meter.flush()
+    totals = {(each["operation"], each["model"]): each for each in cli("charges", "summary", "--json").json["totals"]}
+    assert {("app.call", "gpt-5"), ("app.call", ""), ("app.export", "")} == set(totals)
+    assert (3, 9, 0) == tuple(totals["app.call", "gpt-5"][name] for name in ("calls", "credits", "refused"))
+    assert (0, 1, 10**6) == tuple(totals["app.call", ""][name] for name in ("calls", "refused", "refused_credits"))
+    shown = cli("charges", "summary").out
+    assert "acct_cli app.call gpt-5 3 9 0 0 0" in flat(shown)
+    assert "In all 4 13 1 1,000,000 0" in flat(shown)
+    assert [] == cli("charges", "summary", "--account", "acct_other", "--json").json["totals"]
+    assert 3 == len(cli("charges", "summary", "--since", "1h", "--json").json["totals"])
+    assert 2 == cli("charges", "summary", "--since", "soon").code
+
+
+def test_a_leg_counts_with_its_own_part(cli):
+    """What lies beyond a hold is no call of its own, and not counted twice (rule 9)."""
+    with cli.meter() as meter:
+        with meter.reserve("acct_cli", "app.call", amount=2) as reservation:
+            reservation.settle(5)
+        meter.flush()
+    (total,) = cli("charges", "summary", "--json").json["totals"]
+    assert (1, 5) == (total["calls"], total["credits"])
+
+
+def test_shadow_mode_says_what_would_have_happened(cli):
+    """And the live ledger's charges stay apart from it."""
+    with cli.meter(enforcement="shadow") as meter:
+        balance = cli.control.books("acct_cli")["available"]
+        meter.deduct("acct_cli", "app.first", 1)
+        deadline = time.monotonic() + 20
+        while meter._engine._shadow_ledger._accounts["acct_cli"].left is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        meter.deduct("acct_cli", "app.export", balance)
+        meter.flush()
+    done = cli("charges", "summary", COUNTWERK_ENFORCEMENT="shadow")
+    assert done.out.startswith("Shadow mode: this is what would have happened. Nothing was charged or refused.")
+    assert f"In all 1 1 1 {balance:,} 0" in flat(done.out)
+    assert 2 == len(cli("charges", "--enforcement", "shadow", "--json").json["charges"])
+    assert [] == cli("charges", "--json").json["charges"]
+    assert "No such charges" in cli("charges", "summary").out
