@@ -158,7 +158,7 @@ SCENARIOS = (
         faulty=frozenset({"deduct"}),
         codes={"deduct": ("INSUFFICIENT_CREDITS",)},
         phases=(0,),
-        deep=Left(faults=2, crashes=1, power=1),
+        deep=Left(faults=2, crashes=1),
     ),
     Scenario(
         "draws in two threads",
