@@ -252,9 +252,17 @@ def _total(books, finding):
 
 
 def _holds(rest, books, finding):
-    """A hold that the journal can name is ended; one that it cannot must be known to be in doubt."""
+    """
+    A hold that the journal can name is ended; one that it cannot must be known to be in doubt.
+
+    So may be one that was given up already: its request left after that, from a process that had been stopped.
+    """
     named = {row["reservation_id"] for row in rest.reservations.values()}
-    doubtful = [row["amount"] for row in rest.reservations.values() if row["state"] == "orphan_possible"]
+    doubtful = [
+        row["amount"]
+        for row in rest.reservations.values()
+        if row["state"] in {"orphan_possible", "expired"} and row["reservation_id"] is None
+    ]
     for hold in books["reservations"]:
         if hold["state"] != "active":
             continue

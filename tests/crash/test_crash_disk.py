@@ -4,6 +4,7 @@ import pytest
 
 from . import auditor
 from .boundaries import is_a_commit
+from .trials import deep
 from .worker import REFUSED
 
 
@@ -22,17 +23,11 @@ def test_a_charge_that_a_full_disk_refused_is_charged_once_there_is_room(crash_b
     assert (6, 0) == (crash_bench.books(trial)["spent"], crash_bench.books(trial)["reserved"])
 
 
-@pytest.mark.parametrize(
-    "scenario",
-    [
-        "plain",
-        "plain, settled inline",
-        "plain, settled with deducts",
-        "streamed, with checkpoints",
-        "nested draws, over the hold",
-        "flat",
-    ],
-)
+_FILLED = ("plain", "plain, settled inline", "nested draws, over the hold", "flat")
+_DEEP = ("plain, async", "plain, settled with deducts", "streamed, with checkpoints", "deferred, its reserve in doubt")
+
+
+@pytest.mark.parametrize("scenario", (*_FILLED, *_DEEP) if deep() else _FILLED)
 def test_any_commit_that_a_full_disk_refuses_is_made_up_for(crash_bench, scenario):
     """From each commit on, one or three fail: what was answered is charged all the same, and no hold stays behind."""
     points = [point for point in crash_bench.boundaries(scenario) if is_a_commit(point)]

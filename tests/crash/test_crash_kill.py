@@ -24,7 +24,6 @@ _DEATHS = (
     ("plain", "receive reserve before #1"),
     ("plain", "model after #1"),
     ("plain", "commit Commit after #1"),
-    ("plain", "commit OpenAttempt after #1"),
     ("plain", "receive confirm-reservation before #1"),
     ("plain, settled with deducts", "receive deduct before #1"),
     ("streamed, with checkpoints", "mid-stream chunk 3 #1"),

@@ -132,6 +132,7 @@ class Bench:
 
     def run_stopped(self, what, trials, take_away):
         """Stop processes, take away what is theirs, let others take over; then let the stopped ones go on."""
+        self.faults(trials)
         self._each(trials, self._stopped)
         take_away(trials)
         self._each(trials, self._taken_over)
@@ -174,6 +175,8 @@ class Bench:
 
     def run_undisturbed(self, what, trials):
         """Let each come to its own end, all at once; only its disk is in its way."""
+
+        self.faults(trials)
 
         def start(trial, template):
             trial.pid = template.ask(**self.order(trial, "work", "worker.log", at=trial.at, **trial.more))["pid"]
@@ -243,7 +246,8 @@ class Bench:
     def _judge(self, what, trials):
         """Nothing was charged twice, nothing lost, nothing stranded, and nothing else is to be complained of."""
         self.told.append((what, trials))
-        assert {} == {trial.name: trial.finding for trial in trials if trial.finding.wrong}
+        wrong = [f"{trial.name}: {trial.finding}" for trial in trials if trial.finding.wrong]
+        assert not wrong, "\n".join(wrong)
 
     def run_late(self, what, trials):
         """Kill processes whose request is on its way, and let others recover before the ledger has carried it out."""
@@ -315,7 +319,12 @@ class Bench:
         )
 
 
+def deep():
+    """Whether there is time for everything."""
+    return bool(os.environ.get("COUNTWERK_TEST_DEEP"))
+
+
 def trials_a_point():
     """How often each boundary is tried: `COUNTWERK_TEST_CRASH_TRIALS`, or 5 with `COUNTWERK_TEST_DEEP`, or 1."""
     given = os.environ.get("COUNTWERK_TEST_CRASH_TRIALS")
-    return int(given) if given else 5 if os.environ.get("COUNTWERK_TEST_DEEP") else 1
+    return int(given) if given else 5 if deep() else 1
