@@ -18,6 +18,15 @@ def default_path() -> Path:
     return Path(platformdirs.user_state_dir("countwerk-meter", appauthor=False)) / "journal.db"
 
 
+def shown(url: str) -> str:
+    """Return a journal's URL without what may be secret in it: all but a database's host and name."""
+    if "://" not in url or url.startswith("sqlite:"):
+        return url
+    scheme, rest = url.split("://", 1)
+    place = rest.split("?", 1)[0].rsplit("@", 1)[-1]
+    return f"{scheme}://{place}"
+
+
 def open_journal(where: str | Journal | None) -> Journal:
     """
     Open the journal that a URL names; None: the user's own file.

@@ -62,8 +62,11 @@ class Server:
             parts = conninfo_to_dict(url.get_secret_value())
         except Exception:  # noqa: BLE001 - its text may quote the URL, password and all
             parts = None
-        if parts is None:
-            raise ConfigurationError("the journal's postgresql:// URL cannot be read")
+        if parts is None or "@" in str(parts.get("host") or ""):
+            # The second: libpq would take what follows the first @ of a password for the host, and say it.
+            raise ConfigurationError(
+                "the journal's postgresql:// URL cannot be read; in a password write %40 for @, %2F for /, %3A for :"
+            )
         host, port = parts.get("host") or "", parts.get("port")
         shown = "" if str(host).startswith("/") else f"{host}:{port}" if port else str(host)
         self.name = f"postgresql://{shown}/{parts.get('dbname') or ''}"

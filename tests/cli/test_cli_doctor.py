@@ -156,3 +156,24 @@ def test_traps_of_what_is_installed(monkeypatch, installed, name, status):
     """Each framework's own, and none for what is not there."""
     monkeypatch.setattr("countwerk_meter.cli.doctor.frameworks._version", installed.get)
     assert [status] == [each.status for each in installed_frameworks() if each.name == name]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://app:s3cret@127.0.0.1:1/db",
+        "postgres://127.0.0.1:1/db?user=app&password=s3cret",
+        "postgresql://app:s3cr@s3cret@127.0.0.1:port/db",
+        "mysql://app:s3cret@127.0.0.1/db",
+    ],
+)
+def test_a_databases_password_is_not_shown(cli, url):
+    """Not by the configuration, nor by what it finds of the journal."""
+    for done in (cli("doctor", COUNTWERK_JOURNAL=url), cli("doctor", "--json", COUNTWERK_JOURNAL=url)):
+        assert 1 == done.code
+        assert "s3cret" not in done.out + done.err
+        assert "127.0.0.1" in done.out
+    for command in ("charges", "settle", "reconcile"):
+        done = cli(command, COUNTWERK_JOURNAL=url)
+        assert done.code in {1, 2}
+        assert "s3cret" not in done.out + done.err

@@ -12,6 +12,7 @@ from countwerk_meter.cli.doctor.finding import Finding
 from countwerk_meter.cli.existing_journal import file_of, ledger_named
 from countwerk_meter.errors import ConfigurationError, JournalError
 from countwerk_meter.journal import open_journal
+from countwerk_meter.journal.opening import shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +30,7 @@ def journal(url: str | None, base_url: str | None) -> list[Finding]:
     try:
         store = open_journal(url)
     except (ConfigurationError, JournalError) as error:
-        return [Finding("journal", url or str(path), "problem", str(error))]
+        return [Finding("journal", shown(url) if url else str(path), "problem", str(error))]
     try:
         return _opened(store, path, base_url)
     except JournalError as error:

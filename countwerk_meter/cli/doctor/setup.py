@@ -8,6 +8,7 @@ from typing import Final
 from countwerk_meter.cli.doctor.finding import Finding
 from countwerk_meter.cli.existing_journal import ledger_named
 from countwerk_meter.errors import ConfigurationError, PricingError
+from countwerk_meter.journal.opening import shown
 from countwerk_meter.pricing import PriceProfile
 
 _AREA: Final = "configuration"
@@ -39,7 +40,7 @@ def configuration(base_url: str | None) -> list[Finding]:
         advice = "export it, or pass ai_product_id to Meter"
         found.append(Finding(_AREA, "COUNTWERK_AI_PRODUCT_ID", "note", "not set", advice))
     for name, default in _OPTIONAL.items():
-        found.append(Finding(_AREA, name, "ok", os.environ.get(name) or default))
+        found.append(Finding(_AREA, name, "ok", shown(os.environ.get(name) or default)))
     return found
 
 
