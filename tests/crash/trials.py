@@ -117,11 +117,11 @@ class Bench:
         """Let a process fork one that dies, and recover it itself."""
 
         def run(trial, template):
-            pid = template.ask(**self.order(trial, "preload", "worker.log", at=trial.at))["pid"]
-            assert {"stopped": True} == template.ask(do="wait", pid=pid), f"{trial.name}\n{template.errors()}"
+            pid = template.start(**self.order(trial, "preload", "worker.log", at=trial.at))
+            assert {"stopped": True} == template.wait(pid), f"{trial.name}\n{template.errors()}"
             trial.dead = self.store.rows_at_death(trial)
             os.kill(pid, signal.SIGCONT)
-            self._ends(template.ask(do="wait", pid=pid), 0, template, trial)
+            self._ends(template.wait(pid), 0, template, trial)
             facts = auditor.read_facts(trial.folder / "worker.log")
             (trial.seconds,) = [fact["seconds"] for fact in facts if "seconds" in fact]
             self._audit(trial, facts)
@@ -179,10 +179,10 @@ class Bench:
         self.faults(trials)
 
         def start(trial, template):
-            trial.pid = template.ask(**self.order(trial, "work", "worker.log", at=trial.at, **trial.more))["pid"]
+            trial.pid = template.start(**self.order(trial, "work", "worker.log", at=trial.at, **trial.more))
 
         def end(trial, template):
-            self._ends(template.ask(do="wait", pid=trial.pid), 0, template, trial)
+            self._ends(template.wait(trial.pid), 0, template, trial)
             facts = self._recovered(trial, template)
             trial.finding = auditor.audit_late(self.store.rows(trial), self.books(trial), facts)
 
@@ -193,13 +193,12 @@ class Bench:
 
     def start(self, trial, log, **more):
         """Start a worker of a trial, and do not wait for it."""
-        return self.templates[0].ask(**self.order(trial, "work", log, at=trial.at if "act" in more else None, **more))[
-            "pid"
-        ]
+        at = trial.at if "act" in more else None
+        return self.templates[0].start(**self.order(trial, "work", log, at=at, **more))
 
     def wait_for(self, trial, pid, *, stopped=False):
         """Wait until a process that was started has ended as it should, or is stopped."""
-        ended = self.templates[0].ask(do="wait", pid=pid)
+        ended = self.templates[0].wait(pid)
         if stopped:
             assert {"stopped": True} == ended, ended
         else:
@@ -261,7 +260,7 @@ class Bench:
         while not self._on_its_way(trial):
             pass
         os.kill(trial.pid, signal.SIGKILL)
-        self._ends(template.ask(do="wait", pid=trial.pid), _DEATH, template, trial)
+        self._ends(template.wait(trial.pid), _DEATH, template, trial)
         trial.dead = self.store.rows_at_death(trial)
 
     def _recovered_on_the_way(self, trial, template):
@@ -294,15 +293,15 @@ class Bench:
         self._ends(template.run(**order), _DEATH, template, trial)
 
     def _stopped(self, trial, template):
-        trial.pid = template.ask(**self.order(trial, "work", "worker.log", at=trial.at, act=["stop"]))["pid"]
-        assert {"stopped": True} == template.ask(do="wait", pid=trial.pid), f"{trial.name}\n{template.errors()}"
+        trial.pid = template.start(**self.order(trial, "work", "worker.log", at=trial.at, act=["stop"]))
+        assert {"stopped": True} == template.wait(trial.pid), f"{trial.name}\n{template.errors()}"
 
     def _taken_over(self, trial, template):
         self._recovered(trial, template)
 
     def _woken(self, trial, template):
         os.kill(trial.pid, signal.SIGCONT)
-        self._ends(template.ask(do="wait", pid=trial.pid), 0, template, trial)
+        self._ends(template.wait(trial.pid), 0, template, trial)
         facts = self._recovered(trial, template, "second.log") + auditor.read_facts(trial.folder / "recovery.log")
         trial.finding = auditor.audit_late(self.store.rows(trial), self.books(trial), facts)
 
