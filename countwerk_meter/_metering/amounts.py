@@ -136,6 +136,11 @@ class Measurements:
             self.unpriced = self.unpriced or not understood
             self._add(usage, attributes, counted=counted)
 
+    def unknown(self) -> None:
+        """Note a call whose usage nobody reported: what else was recorded does not pay for it (money rule 13)."""
+        with self.lock:
+            self.unpriced = True
+
     def _add(self, usage: Usage, attributes: Mapping[str, str], *, counted: bool) -> None:
         self.counted = self.counted or counted
         if self.prices is None:

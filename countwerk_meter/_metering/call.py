@@ -130,7 +130,8 @@ class Call:
         Add what one call used. Each record is priced as a line of its own, and the lines add up.
 
         Args:
-            usage: Tokens, as `Usage.of(answer)` gives them; None: the provider did not say, which is not free.
+            usage: Tokens, as `Usage.of(answer)` gives them; None without dimensions: the provider did not say, which is
+                not free: the block then costs at least what it held, whatever else was recorded in it.
             model: Becomes the attribute `model` that price rules match.
             attributes: Further attributes.
             dimensions: Further measured quantities, by dimension name.
@@ -141,15 +142,17 @@ class Call:
 
         """
         self._warn_unless_open()
-        if usage is None and not dimensions:
-            return
-        measured, understood = measured_of(usage, dimensions)
-        named = {**({"model": model} if model else {}), **(attributes or {})}
         target = self
         while target._mode is Mode.COVERED and target._parent is not None:
             target = target._parent
-        if target._mode is not Mode.ASIDE:
-            target._records.add(measured, named, counted=counted, understood=understood)
+        if target._mode is Mode.ASIDE:
+            return
+        if usage is None and not dimensions:
+            target._records.unknown()
+            return
+        measured, understood = measured_of(usage, dimensions)
+        named = {**({"model": model} if model else {}), **(attributes or {})}
+        target._records.add(measured, named, counted=counted, understood=understood)
 
     def settle(self, amount: int) -> None:
         """

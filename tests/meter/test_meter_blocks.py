@@ -55,6 +55,16 @@ def record_unknown(reservation):
     reservation.record(None)
 
 
+def record_then_unknown(reservation):
+    reservation.record(USED)
+    reservation.record(None)
+
+
+def unknown_then_record(reservation):
+    reservation.record(None)
+    reservation.record(USED)
+
+
 def record_unpriceable(reservation):
     reservation.record(USED, dimensions={"tiles": 3})
 
@@ -79,6 +89,8 @@ TABLE = [
     ("amount", set_then_fail, 3, "set"),
     ("amount", cancel, 0, None),
     ("amount", record_unknown, 7, "reserved"),
+    ("amount", record_then_unknown, 7, "reserved"),
+    ("amount", unknown_then_record, 7, "reserved"),
     ("amount", record_unpriceable, 7, "reserved"),
     ("amount", record_twice, 5, "provider"),
     ("amount", record_counted, 4, "counted"),
