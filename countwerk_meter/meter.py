@@ -79,9 +79,9 @@ class Meter(Lifecycle):
         require_trace: Raise where no span names a call, instead of making an id up.
         on_event: Called with an event's name and its fields, from any thread; must not block. Act on `unresolved`,
             `excess`, `superseded`, `paused`, `parked`, `journal_failed`, `settlement_failed`; watch `orphan_possible`,
-            `in_doubt`, `unpriced`, `uncollected`, `crashed`; the others say what happens: `reserved`, `charged`,
-            `refused`, `deferred`, `lapsed`, `converted`, `inferred`, `late`, `recovered`, `resumed`, `closed`,
-            `let_through`. Their fields stand in `_flow/RULES.md`.
+            `in_doubt`, `unpriced`, `usage_mismatch`, `uncollected`, `crashed`; the others say what happens: `reserved`,
+            `charged`, `refused`, `deferred`, `lapsed`, `converted`, `inferred`, `late`, `recovered`, `resumed`,
+            `closed`, `let_through`. Their fields stand in `_flow/RULES.md`.
         tracer_provider: OpenTelemetry's; default: the global one.
         meter_provider: Likewise.
         http: An `httpx.Client` of yours for requests from sync code; it stays yours to close.

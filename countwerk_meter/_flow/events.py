@@ -53,6 +53,11 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             _CALL,
             "watch",
         ),
+        "usage_mismatch": Event(
+            "a provider's total and its parts differ by so many tokens: the larger is charged",
+            ("usage_event_id", "account_id", "operation", "tokens"),
+            "watch",
+        ),
         "uncollected": Event("too few credits for a deduct: kept, tried again", _CHARGE, "watch"),
         "crashed": Event(
             "a process died during a call: `state` says whether its usage is lost",

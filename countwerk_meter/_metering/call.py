@@ -153,6 +153,8 @@ class Call:
         measured, understood = measured_of(usage, dimensions)
         named = {**({"model": model} if model else {}), **(attributes or {})}
         target._records.add(measured, named, counted=counted, understood=understood)
+        if measured.unexplained_tokens and target._charge is not None:
+            self._engine.tell("usage_mismatch", target._charge, tokens=measured.unexplained_tokens)
 
     def settle(self, amount: int) -> None:
         """

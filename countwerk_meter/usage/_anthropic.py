@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from countwerk_meter.usage._report import Report, count, has, part
+from countwerk_meter.usage._report import Report, broken, count, has, part
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,4 +54,5 @@ def _report(usage: object) -> Report:
         or count(by_lifetime, "ephemeral_5m_input_tokens") + count(by_lifetime, "ephemeral_1h_input_tokens"),
         reasoning=count(part(usage, "output_tokens_details"), "thinking_tokens"),
         cached_inside=False,
+        partial=broken(usage, "input_tokens", "output_tokens"),
     )

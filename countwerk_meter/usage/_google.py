@@ -6,7 +6,20 @@ Cached tokens are inside the prompt; thoughts are outside the candidates; what t
 
 from __future__ import annotations
 
-from countwerk_meter.usage._report import Report, count, has
+from typing import Final
+
+from countwerk_meter.usage._report import Report, broken, count, has
+
+_COUNTS: Final = (
+    "prompt_token_count",
+    "promptTokenCount",
+    "candidates_token_count",
+    "candidatesTokenCount",
+    "response_token_count",
+    "responseTokenCount",
+    "thoughts_token_count",
+    "thoughtsTokenCount",
+)
 
 
 def read(usage: object) -> Report | None:
@@ -23,4 +36,5 @@ def read(usage: object) -> Report | None:
         reasoning=count(usage, "thoughts_token_count", "thoughtsTokenCount"),
         total=count(usage, "total_token_count", "totalTokenCount"),
         reasoning_inside=False,
+        partial=broken(usage, *_COUNTS, unless_null=True),
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import cast
 
-from countwerk_meter.usage._report import Report, count, has, part
+from countwerk_meter.usage._report import Report, broken, count, has, part
 
 Find = Callable[[object], "Report | None"]
 
@@ -33,6 +33,7 @@ def read(usage: object) -> Report | None:
         + count(sent, "ephemeral_1h_input_tokens"),
         reasoning=_tiered(made, "reasoning") or count(made, "reasoning_tokens"),
         total=count(usage, "total_tokens"),
+        partial=broken(usage, "input_tokens", "output_tokens"),
         adds=True,
     )
 

@@ -6,7 +6,7 @@ Cached tokens are inside the input, reasoning inside the output.
 
 from __future__ import annotations
 
-from countwerk_meter.usage._report import Report, count, has, part
+from countwerk_meter.usage._report import Report, broken, count, has, part
 
 
 def read_chat(usage: object) -> Report | None:
@@ -27,6 +27,7 @@ def read_chat(usage: object) -> Report | None:
         or count(usage, "cache_creation_input_tokens"),
         reasoning=count(made, "reasoning_tokens"),
         total=count(usage, "total_tokens"),
+        partial=broken(usage, "prompt_tokens", "completion_tokens"),
     )
 
 
@@ -44,4 +45,5 @@ def read_responses(usage: object) -> Report | None:
         reasoning=count(made, "reasoning_tokens"),
         total=count(usage, "total_tokens"),
         requests=count(usage, "requests"),
+        partial=broken(usage, "input_tokens", "output_tokens"),
     )

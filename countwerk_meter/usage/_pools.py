@@ -43,6 +43,9 @@ class Usage:
         reasoning_tokens: Tokens generated while thinking.
         requests: Model requests, where the source counts them, else 0.
         dimensions: Anything else that was measured, by the dimension name of the price profile.
+        unexplained_tokens: By how much the provider's own total and the sum of its parts differ; the pools hold the
+            larger of the two. 0 where they agree or no total was given. It is evidence, no pool: never priced, and
+            ignored when usages are compared.
 
     Raises:
         ConfigurationError: A pool is not a whole number of at least 0, or a dimension's name or quantity will not do.
@@ -57,9 +60,10 @@ class Usage:
     requests: int = 0
     # A plain dict behind a read-only type: a mapping proxy would neither pickle nor deep-copy.
     dimensions: Mapping[str, Decimal | int] = field(default_factory=dict[str, "Decimal | int"], hash=False)
+    unexplained_tokens: int = field(default=0, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        for name in _DIMENSIONS:
+        for name in (*_DIMENSIONS, "unexplained_tokens"):
             value = cast("object", getattr(self, name))
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise ConfigurationError(f"Usage.{name} must be a whole number of at least 0, not {value!r}")
@@ -79,6 +83,7 @@ class Usage:
             self.reasoning_tokens + other.reasoning_tokens,
             self.requests + other.requests,
             extra,
+            unexplained_tokens=self.unexplained_tokens + other.unexplained_tokens,
         )
 
     def __radd__(self, other: object) -> Usage:
@@ -128,21 +133,35 @@ class Usage:
         """
         Read what a model call used from what it returned; what fails to answer is unknown, not an error.
 
-        Reads answers and bare usage objects, as objects or dicts, of OpenAI (chat and responses), Anthropic, Google
-        GenAI, LangChain (messages, chunks, results), pydantic-ai, LiteLLM and openai-agents. A list or tuple is taken
-        for one call's stream: LangChain's chunks add up, Anthropic's events complete each other, of the others the
-        last report counts. Where a provider's total exceeds its parts, the rest is output.
+        Reads answers and bare usage objects, as objects or dicts:
+
+        | source | input, output | cached tokens | reasoning |
+        |---|---|---|---|
+        | OpenAI chat, LiteLLM | `prompt_tokens`, `completion_tokens` | inside: `prompt_tokens_details` | inside |
+        | OpenAI responses, openai-agents | `input_tokens`, `output_tokens` | inside: `input_tokens_details` | inside |
+        | Anthropic | `input_tokens`, `output_tokens` | outside: `cache_read_...`, `cache_creation_...` | inside |
+        | Google GenAI | `prompt_token_count` + `tool_use_...`, `candidates_token_count` | inside | outside |
+        | LangChain | `usage_metadata`: `input_tokens`, `output_tokens` | inside: `input_token_details` | inside |
+        | pydantic-ai | `input_tokens`, `output_tokens` | inside: `cache_read_tokens`, `cache_write_tokens` | inside |
+
+        A list or tuple is taken for one call's stream: LangChain's chunks add up, Anthropic's events complete each
+        other, of the others the last report counts. Where the provider's total says that cached tokens or reasoning
+        are counted otherwise, the total is right; what it holds beyond its parts is output, and the difference is kept
+        in `unexplained_tokens`.
 
         Returns:
             The pools; `Usage()` for an answer from LangChain's own cache, which used nothing; None where usage is
-            unknown: not reported, or incompletely, as by a stream that broke off (nothing but zeros, no input at all,
-            a stream without output or without its last count). None is never free: see the meter's money rule 13.
+            unknown: not reported, or incompletely: nothing but zeros, no input at all, no output beside an answer or a
+            stream that says something, a count that is none (negative, NaN, a text), a stream without its last count,
+            an answer still in the making, requests that pydantic-ai calls unmeasured. None is never free: see the
+            meter's money rule 13. What LiteLLM's `stream_chunk_builder` counts itself bears no mark and cannot be told
+            from a report: pass the chunks.
 
         """
         if isinstance(source, cls):
             return source
         pools = read(source)
-        return None if pools is None else cls(*pools)
+        return None if pools is None else cls(*pools[:6], unexplained_tokens=pools.unexplained)
 
 
 def _checked(dimensions: Mapping[str, Decimal | int]) -> dict[str, Decimal | int]:

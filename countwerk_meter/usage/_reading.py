@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from countwerk_meter.usage import _anthropic, _google, _langchain, _openai, _pydantic_ai
+from countwerk_meter.usage._content import says_something, unfinished
 from countwerk_meter.usage._report import has, part
 
 if TYPE_CHECKING:
@@ -40,15 +41,18 @@ def read(source: object) -> Pools | None:
     """Return the disjoint pools of an answer, a usage object or a stream's chunks, or None where they are unknown."""
     if isinstance(source, Sequence) and not isinstance(source, str | bytes | bytearray):
         report = _of_stream(cast("Sequence[object]", source))
-    else:
-        report = _of_answer(source)
-    return None if report is None else report.pools()
+        return None if report is None else report.pools()
+    report = _of_answer(source)
+    pools = None if report is None else report.pools()
+    if report is None or pools is None or report.free or pools.output or pools.reasoning:
+        return pools
+    return None if says_something(source) else pools
 
 
 def _of_answer(source: object, depth: int = 0) -> Report | None:
     if source is None or isinstance(source, str | bytes | int | float | type) or depth > _DEEPEST:
         return None
-    if _anthropic.opens_stream(source):
+    if _anthropic.opens_stream(source) or unfinished(source):
         # Its output count is a placeholder: alone it says nothing about what was generated.
         return None
     for reader in _READERS:

@@ -21,6 +21,7 @@ class Pools(NamedTuple):
     cache_write: int
     reasoning: int
     requests: int
+    unexplained: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,9 @@ class Report:
             self.reasoning,
             self.requests,
         )
-        unexplained = self.total - sum(pools[:5])
-        return pools._replace(output=pools.output + unexplained) if unexplained > 0 else pools
+        unexplained = self.total - sum(pools[:5]) if self.total else 0
+        # The larger truth is charged: a total beyond its parts is output, parts beyond their total stay what they are.
+        return pools._replace(output=pools.output + max(unexplained, 0), unexplained=abs(unexplained))
 
     def _convention(self, cached: int) -> tuple[bool, bool]:
         """Return whether cached and reasoning are inside: as the total has it, else as the source is known to do."""
@@ -116,10 +118,24 @@ def has(source: object, *names: str) -> bool:
 
 def count(source: object, *names: str) -> int:
     """Return the first of the fields that holds a count, else 0. Negative and fractional ones are none."""
+    found = (_counted(part(source, name)) for name in names)
+    return next((number for number in found if number is not None), 0)
+
+
+def broken(source: object, *names: str, unless_null: bool = False) -> bool:
+    """
+    Say whether one of the fields is there and holds no count: what it should have said is unknown, not 0.
+
+    A field that is left out says nothing (embeddings have no output). `unless_null`: null is how the source leaves out.
+    """
     for name in names:
         value = part(source, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-            continue
-        if isinstance(value, int) or value.is_integer():
-            return int(value)
-    return 0
+        if has(source, name) and _counted(value) is None and not (unless_null and value is None):
+            return True
+    return False
+
+
+def _counted(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        return None
+    return int(value) if isinstance(value, int) or value.is_integer() else None

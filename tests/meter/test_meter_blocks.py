@@ -127,6 +127,16 @@ def test_leaving_a_block_charges_what_the_table_says(bench, meter, style, kind, 
     assert ("settled" if credits else "cancelled") == charge.state
 
 
+def test_a_total_that_its_parts_do_not_make_up_is_told(bench, meter, style):
+    """The larger truth is charged, and an event names the difference: a proxy's odd counting does not go unseen."""
+    answer = {"usage": {"prompt_tokens": 1000, "completion_tokens": 1000, "total_tokens": 3000}}
+    style.block(meter.reserve(bench.account, "app.chat.reply", amount=7), lambda block: block.record(Usage.of(answer)))
+    assert 7 == bench.settled(meter)
+    (told,) = [fields for name, fields in bench.events if name == "usage_mismatch"]
+    assert (1000, bench.account) == (told["tokens"], told["account_id"])
+    assert "provider" == meter.charges()[0].basis
+
+
 def test_credits_are_held_while_the_block_runs(bench, meter, style):
     """The hold stands on the ledger while the model is called, and ends with the block."""
     seen = style.block(meter.reserve(bench.account, "app.chat.reply", amount=5), lambda _: bench.books())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from countwerk_meter.errors import ConfigurationError
 from countwerk_meter.usage import Usage
 
-POOLS = [field.name for field in dataclasses.fields(Usage) if field.name != "dimensions"]
+POOLS = [field.name for field in dataclasses.fields(Usage) if field.compare and field.name != "dimensions"]
 NAMES = {
     "input_tokens": "llm_input_tokens",
     "output_tokens": "llm_output_tokens",

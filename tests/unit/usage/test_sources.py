@@ -232,6 +232,14 @@ def test_a_total_below_its_parts_is_ignored():
     assert Usage(100, 20) == Usage.of(usage)
 
 
+@pytest.mark.parametrize(("total", "difference"), [(170, 50), (120, 0), (100, 20), (None, 0), (0, 0)])
+def test_a_total_that_does_not_fit_is_not_silent(total, difference):
+    """By how much total and parts differ stays visible, and adds up."""
+    usage = Usage.of({"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": total})
+    assert difference == usage.unexplained_tokens
+    assert 2 * difference == (usage + usage).unexplained_tokens
+
+
 def test_more_cached_than_input_is_not_inside_it():
     """No pool is ever negative: more than the whole cannot be a part of it."""
     usage = {"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 40}}
@@ -249,6 +257,24 @@ def test_a_count_that_is_none_is_passed_over(odd):
     """A cached count that makes no sense leaves the tokens in the input."""
     usage = {"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": odd}}
     assert Usage(10, 5) == Usage.of(usage)
+
+
+@pytest.mark.parametrize("odd", [-5, 1.5, "5", True, None, float("nan"), float("inf"), Decimal(5)])
+@pytest.mark.parametrize(
+    ("template", "field"),
+    [
+        ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}, "completion_tokens"),
+        ({"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}, "output_tokens"),
+        ({"input_tokens": 10, "output_tokens": 5, "cache_read_input_tokens": 3}, "output_tokens"),
+        ({"input_tokens": 10, "output_tokens": 5, "cache_read_input_tokens": 3}, "input_tokens"),
+        ({"input_tokens": 10, "output_tokens": 5, "input_token_details": {}}, "output_tokens"),
+        ({"input_tokens": 10, "output_tokens": 5, "cache_read_tokens": 0}, "output_tokens"),
+    ],
+)
+def test_an_input_or_output_that_is_no_count_is_unknown(template, field, odd):
+    """What should have been counted and was not is not 0: the whole call is unknown."""
+    assert Usage.of(template) is not None
+    assert Usage.of({**template, field: odd}) is None
 
 
 def test_whole_floats_are_counts():
