@@ -1,0 +1,67 @@
+"""The providers' own clients, each over a transport in memory that answers with wire JSON.
+
+The documents in `wire` are written after the providers' API references; no account of anyone's was used.
+"""
+
+import json
+from pathlib import Path
+
+import anthropic
+import httpx2
+import openai
+import pytest
+from google import genai
+from google.genai import types
+
+WIRE = Path(__file__).parent / "wire"
+
+
+def wire(name):
+    return json.loads((WIRE / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def answering(body, *, named_events=False):
+    """Answer every request with a JSON document, or with a list of them as server-sent events."""
+
+    def answer(_):
+        if not isinstance(body, list):
+            return httpx2.Response(200, json=body)
+        lines = [
+            (f"event: {each['type']}\n" if named_events else "") + f"data: {json.dumps(each)}\n\n" for each in body
+        ]
+        return httpx2.Response(200, text="".join(lines), headers={"content-type": "text/event-stream"})
+
+    return httpx2.Client(transport=httpx2.MockTransport(answer))
+
+
+@pytest.fixture
+def openai_client():
+    """An OpenAI client that is answered with a document of `wire`."""
+
+    def make(name):
+        http = answering(wire(name), named_events="response" in name)
+        return openai.OpenAI(api_key="test", base_url="http://127.0.0.1/v1", max_retries=0, http_client=http)
+
+    return make
+
+
+@pytest.fixture
+def anthropic_client():
+    """An Anthropic client that is answered with a document of `wire`."""
+
+    def make(name):
+        http = answering(wire(name), named_events=True)
+        return anthropic.Anthropic(api_key="test", base_url="http://127.0.0.1", max_retries=0, http_client=http)
+
+    return make
+
+
+@pytest.fixture
+def google_client():
+    """A Google GenAI client that is answered with a document of `wire`."""
+
+    def make(name):
+        options = types.HttpOptions(base_url="http://127.0.0.1", httpx_client=answering(wire(name)))
+        return genai.Client(api_key="test", http_options=options)
+
+    return make
