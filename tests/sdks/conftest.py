@@ -16,7 +16,7 @@ from google.genai import types
 WIRE = Path(__file__).parent / "wire"
 
 
-def wire(name):
+def document(name):
     return json.loads((WIRE / f"{name}.json").read_text(encoding="utf-8"))
 
 
@@ -35,11 +35,17 @@ def answering(body, *, named_events=False):
 
 
 @pytest.fixture
+def wire():
+    """Reads a document of `wire`."""
+    return document
+
+
+@pytest.fixture
 def openai_client():
     """An OpenAI client that is answered with a document of `wire`."""
 
     def make(name):
-        http = answering(wire(name), named_events="response" in name)
+        http = answering(document(name), named_events="response" in name)
         return openai.OpenAI(api_key="test", base_url="http://127.0.0.1/v1", max_retries=0, http_client=http)
 
     return make
@@ -50,7 +56,7 @@ def anthropic_client():
     """An Anthropic client that is answered with a document of `wire`."""
 
     def make(name):
-        http = answering(wire(name), named_events=True)
+        http = answering(document(name), named_events=True)
         return anthropic.Anthropic(api_key="test", base_url="http://127.0.0.1", max_retries=0, http_client=http)
 
     return make
@@ -61,7 +67,7 @@ def google_client():
     """A Google GenAI client that is answered with a document of `wire`."""
 
     def make(name):
-        options = types.HttpOptions(base_url="http://127.0.0.1", httpx_client=answering(wire(name)))
+        options = types.HttpOptions(base_url="http://127.0.0.1", httpx_client=answering(document(name)))
         return genai.Client(api_key="test", http_options=options)
 
     return make

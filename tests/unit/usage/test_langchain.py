@@ -42,6 +42,25 @@ def test_anthropic_cache_writes_by_lifetime_are_added():
     assert Usage(60, 50, 30, 10) == Usage.of(message(100, 50, details))
 
 
+def test_audio_is_part_of_its_side():
+    """Audio details repeat tokens that the totals hold; beside the lifetimes of Anthropic's cache they change nothing."""
+    details = {"audio": 25, "cache_read": 30, "cache_creation": 0, "ephemeral_5m_input_tokens": 6}
+    spoken = message(100, 50, details | {"ephemeral_1h_input_tokens": 4}, {"audio": 12, "reasoning": 20})
+    assert DISJOINT == Usage.of(spoken) == Usage.of(ChatResult(generations=[ChatGeneration(message=spoken)]))
+    assert spoken.usage_metadata["total_tokens"] == Usage.of(spoken).total_tokens
+
+
+def test_text_without_a_count_of_it_is_unknown():
+    """No output beside an answer is a report that never came: for a message, a chunk and a result."""
+    assert Usage.of(message(100, 0)) is None
+    assert Usage.of(AIMessageChunk("Hi", usage_metadata=metadata(100, 0))) is None
+    assert Usage.of(LLMResult(generations=[[ChatGeneration(message=message(100, 0))]])) is None
+    output = {"token_usage": {"prompt_tokens": 10, "completion_tokens": 0, "total_tokens": 10}}
+    assert Usage.of(LLMResult(generations=[[Generation(text="Hi")]], llm_output=output)) is None
+    silent = AIMessage("", usage_metadata=metadata(100, 0))
+    assert Usage(100) == Usage.of(silent)
+
+
 def test_service_tiers_have_details_of_their_own():
     """OpenAI's flex and priority tiers prefix the details; what is cached is cached all the same."""
     tiered = message(100, 50, {"flex": 70, "flex_cache_read": 30}, {"flex": 30, "flex_reasoning": 20})
