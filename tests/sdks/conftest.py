@@ -1,6 +1,6 @@
 """The providers' own clients, each over a transport in memory that answers with wire JSON.
 
-The documents in `wire` are written after the providers' API references; no account of anyone's was used.
+The documents in `wire` are written by hand in the format that the providers document; no account of anyone's was used.
 """
 
 import json
