@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
     from countwerk_meter._drivers.clock import Clock
     from countwerk_meter._drivers.loops import LoopTransports
-    from countwerk_meter._drivers.transport import Transport
+    from countwerk_meter._drivers.transport import AsyncTransport, Transport
     from countwerk_meter._flow.books import Operation
     from countwerk_meter._flow.commands import Command, Flow, Moment
     from countwerk_meter._wire.replies import Reply
+    from countwerk_meter._wire.requests import LedgerRequest
 
 T = TypeVar("T")
 
@@ -44,6 +45,18 @@ class Submits(Protocol):
 
     def submit(self, operation: Operation[T]) -> Future[T]:
         """Queue one operation; the future has its result once it is committed."""
+        ...
+
+
+class Between(Protocol):
+    """Whoever stands between the drivers and their ledger: a test that makes faults, say."""
+
+    def send(self, transport: Transport, request: LedgerRequest, deadline: float) -> Reply:
+        """Send by this transport, or do not; answer by `deadline` (monotonic seconds)."""
+        ...
+
+    async def asend(self, transport: AsyncTransport, request: LedgerRequest, deadline: float) -> Reply:
+        """Do the same on the running event loop."""
         ...
 
 
@@ -75,6 +88,7 @@ class Runtime:
         self._loops = loops
         self._clock = clock
         self._listener = listener
+        self.between: Between | None = None
         self._random = random.SystemRandom()
 
     def run(self, flow: Flow[T], *, within: float | None = None) -> T:
@@ -94,9 +108,8 @@ class Runtime:
             reply = failure = None
             try:
                 if isinstance(command, Send):
-                    assert self._transport is not None
                     sent = self._clock.now()
-                    reply = self._transport.send(command.request, command.deadline)
+                    reply = self._send(command)
                     self._heard(command, reply, sent)
                 elif isinstance(command, Journal):
                     reply = self._submit(command).result(_left(until))
@@ -127,8 +140,7 @@ class Runtime:
             try:
                 if isinstance(command, Send):
                     sent = self._clock.now()
-                    transport = await self._loops.here()
-                    reply = await transport.send(command.request, command.deadline)
+                    reply = await self._asend(command)
                     self._heard(command, reply, sent)
                 elif isinstance(command, Journal):
                     async with asyncio.timeout(_left(until)):
@@ -145,6 +157,18 @@ class Runtime:
             except BaseException:
                 self._interrupt(flow)
                 raise
+
+    def _send(self, command: Send) -> Reply:
+        assert self._transport is not None
+        if self.between is not None:
+            return self.between.send(self._transport, command.request, command.deadline)
+        return self._transport.send(command.request, command.deadline)
+
+    async def _asend(self, command: Send) -> Reply:
+        transport = await self._loops.here()
+        if self.between is not None:
+            return await self.between.asend(transport, command.request, command.deadline)
+        return await transport.send(command.request, command.deadline)
 
     def _too_slow(self) -> JournalError:
         name = "" if self._journal is None else f" {self._journal.name}"

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import httpx
 
     from countwerk_meter._drivers.endpoint import Endpoint
+    from countwerk_meter._drivers.runtime import Between
     from countwerk_meter._flow.books import Operation
     from countwerk_meter._flow.rows import ChargeRow
     from countwerk_meter._flow.terms import Terms
@@ -82,6 +83,7 @@ class Engine:
         self._require_trace = require_trace
         self.shadow = shadow
         self._shadow_ledger: ShadowLedger | None = None
+        self._between: Between | None = None
         self._transport = HttpxTransport(endpoint, http)
         self._ordinals = Ordinals()
         self.commits = Commits(journal, telemetry, self._follow)
@@ -102,8 +104,11 @@ class Engine:
         self._loops = LoopTransports(lambda: AsyncHttpxTransport(self._endpoint))
         self.asking = Runtime(None, self._transport, self._loops, self.clock, self.telemetry)
         self.runtime, settling = self._shadowed() if self.shadow else self._real()
+        settler = Runtime(self.journal, None, settling, self.clock, self.telemetry)
+        self._runtimes = (self.runtime, self.asking, settler)
+        self.interpose(self._between)
         self.settlement = SettlementThread(
-            Runtime(self.journal, None, settling, self.clock, self.telemetry),
+            settler,
             settling,
             self.journal,
             self.terms,
@@ -112,6 +117,12 @@ class Engine:
             self.progressed,
             self.commits.retry,
         )
+
+    def interpose(self, between: Between | None) -> None:
+        """Put somebody between this meter and its ledger, on every way to it; None: nobody any more."""
+        self._between = between
+        for runtime in self._runtimes:
+            runtime.between = between
 
     def _real(self) -> tuple[Runtime, LoopTransports]:
         runtime = Runtime(self.journal, self._transport, self._loops, self.clock, self.telemetry)
@@ -244,14 +255,14 @@ class Engine:
         return total
 
     def flush(self, timeout: float, *, inline: bool = False) -> bool:
-        """Wait until nothing is due any more, settling it here if no thread does; False: something still is."""
+        """Wait until all that settles by itself has, settling it here if no thread does; False: something has not."""
         inline = inline or not self.background
         deadline = time.monotonic() + timeout
         while True:
             try:
                 agenda = self._ask(Due(self.terms.ledger, self.terms.owner, self.now(), 64), deadline)
-                soon = agenda.next_due is not None and agenda.next_due < self.now() + timeout
-                moving = soon and self._ask(Waiting(self.terms.ledger, self.terms.owner), deadline)
+                # A row that was tried and backs off, or is out just now, is due later, and has not settled.
+                moving = self._ask(Waiting(self.terms.ledger, self.terms.owner), deadline)
             except TimeoutError:
                 return False
             if not agenda.rows and not self.commits and not moving:

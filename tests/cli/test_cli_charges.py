@@ -69,11 +69,11 @@ def test_shadow_mode_says_what_would_have_happened(cli):
         while meter._engine._shadow_ledger._accounts["acct_cli"].left is None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        meter.deduct("acct_cli", "app.export", balance)
+        meter.deduct("acct_cli", "app.export", balance + 1)
         meter.flush()
     done = cli("charges", "summary", COUNTWERK_ENFORCEMENT="shadow")
     assert done.out.startswith("Shadow mode: this is what would have happened. Nothing was charged or refused.")
-    assert f"In all 1 1 1 {balance:,} 0" in flat(done.out)
+    assert f"In all 1 1 1 {balance + 1:,} 0" in flat(done.out)
     assert 2 == len(cli("charges", "--enforcement", "shadow", "--json").json["charges"])
     assert [] == cli("charges", "--json").json["charges"]
     assert "No such charges" in cli("charges", "summary").out
