@@ -120,6 +120,14 @@ class Books(Protocol):
         """Keep the account's fraction."""
         ...
 
+    def history(self, ledger: str, account_id: str, operation: str, model: str) -> str | None:
+        """Return the sizes of such calls' answers, as JSON; an account of "" is everybody's."""
+        ...
+
+    def save_history(self, ledger: str, account_id: str, operation: str, model: str, sizes: str) -> None:
+        """Keep the sizes of such calls' answers."""
+        ...
+
     def save_reservation(self, row: ReservationRow) -> None:
         """Insert or replace a reservation."""
         ...

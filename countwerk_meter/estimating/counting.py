@@ -2,9 +2,10 @@
 Counting a call's input before it is sent: with tiktoken where it is installed and knows the model, else approximately.
 
 The approximation goes by kind of character and errs high: compared to cl100k_base it counts 1.0 to 2 times as many
-tokens for prose in some twenty languages, code, JSON, numbers and emoji (o200k_base needs fewer still). Finnish (by
-an eighth with cl100k_base) and runs of rare Chinese characters can exceed it. Messages add a few tokens of framing each, attachments (images, files, audio) a flat
-number, because their bytes say little about their tokens. What a provider reports wins over all of it.
+tokens for prose in some twenty languages, code, JSON, numbers and emoji (o200k_base needs fewer still). Finnish (by an
+eighth) and runs of rare Chinese characters (by a third) can exceed it. Messages add a few tokens of framing each,
+attachments (images, files, audio) a flat number, because their bytes say little about their tokens. What a provider
+reports wins over all of it.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ class _Books:
         self._charges: dict[tuple[str, str], ChargeRow] = {}
         self._ids: dict[tuple[str, str], str] = {}
         self._carry: dict[tuple[str, str], Decimal] = {}
+        self._histories: dict[tuple[str, str, str, str], str] = {}
         self._undo: list[tuple[dict[Any, Any], Any, Any]] = []
 
     def begin(self) -> None:
@@ -196,6 +197,12 @@ class _Books:
 
     def set_carry(self, ledger: str, account_id: str, fraction: Decimal) -> None:
         self._put(self._carry, (ledger, account_id), fraction)
+
+    def history(self, ledger: str, account_id: str, operation: str, model: str) -> str | None:
+        return self._histories.get((ledger, account_id, operation, model))
+
+    def save_history(self, ledger: str, account_id: str, operation: str, model: str, sizes: str) -> None:
+        self._put(self._histories, (ledger, account_id, operation, model), sizes)
 
     def save_reservation(self, row: ReservationRow) -> None:
         self._put(self._reservations, row.key, checked_reservation(self.reservation(row.key), row))

@@ -145,6 +145,13 @@ class SqlBooks(ABC):
     def set_carry(self, ledger: str, account_id: str, fraction: Decimal) -> None:
         self._execute(self._sql.set_carry, (ledger, account_id, str(fraction)))
 
+    def history(self, ledger: str, account_id: str, operation: str, model: str) -> str | None:
+        values = self._execute(self._sql.history, (ledger, account_id, operation, model)).fetchone()
+        return None if values is None else str(values[0])
+
+    def save_history(self, ledger: str, account_id: str, operation: str, model: str, sizes: str) -> None:
+        self._execute(self._sql.save_history, (ledger, account_id, operation, model, sizes))
+
     def save_reservation(self, row: ReservationRow) -> None:
         self._execute(self._sql.save_reservation, tuple(getattr(row, name) for name in RESERVATION))
 

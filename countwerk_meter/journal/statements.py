@@ -39,6 +39,7 @@ class Statements:
         self.reservation_table = f"{prefix}reservation"
         self.charge_table = f"{prefix}charge"
         self.carry_table = f"{prefix}carry"
+        self.history_table = f"{prefix}output_history"
         self.pruned_table = f"{prefix}pruned_reservation"
         holding, live = among(HOLDING), among(LIVE)
         self.save_reservation = self._upsert(self.reservation_table, RESERVATION, ("key",))
@@ -106,6 +107,9 @@ class Statements:
         )
         self.carry = self._select(self.carry_table, ("fraction",), "ledger = ? AND account_id = ?")
         self.set_carry = self._upsert(self.carry_table, ("ledger", "account_id", "fraction"), ("ledger", "account_id"))
+        calls = ("ledger", "account_id", "operation", "model")
+        self.history = self._select(self.history_table, ("sizes",), " AND ".join(f"{name} = ?" for name in calls))
+        self.save_history = self._upsert(self.history_table, (*calls, "sizes"), calls)
 
     def charges(self, states: Collection[StrEnum]) -> str:
         """Charges of a ledger in these states, newest first, so many."""

@@ -262,3 +262,19 @@ class QueryConformance:
         assert fraction == self.look(journal, lambda books: books.carry("l", "a"))
         for at in (("l", "b"), ("other", "a")):
             assert self.look(journal, lambda books, at=at: books.carry(*at)) == 0
+
+    def test_sizes_of_answers_are_kept_per_ledger_account_operation_and_model(self, journal: Journal) -> None:
+        """Saved again they are replaced; an account of "" is everybody's, and a model of "" none that was named."""
+        places = [
+            (ledger, account, operation, model)
+            for ledger in ("l", "other")
+            for account in ("a", "")
+            for operation in ("app.chat", "app.sum")
+            for model in ("m", "")
+        ]
+        for number, place in enumerate(places):
+            assert self.look(journal, lambda books, at=place: books.history(*at)) is None
+            for sizes in ("{}", f'{{"ä": {number}}}'):
+                journal.run(Do(lambda books, at=place, sizes=sizes: books.save_history(*at, sizes)))
+        for number, place in enumerate(places):
+            assert self.look(journal, lambda books, at=place: books.history(*at)) == f'{{"ä": {number}}}'

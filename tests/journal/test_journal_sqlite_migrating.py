@@ -42,7 +42,7 @@ def schema(path):
     found = set(db.execute("SELECT type, name, tbl_name FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'"))
     columns = {
         table: [(name, kind) for _, name, kind, *_ in db.execute(f"PRAGMA table_info({table})")]
-        for table in ("reservation", "charge", "carry")
+        for table in ("reservation", "charge", "carry", "output_history")
     }
     db.close()
     return found, columns
