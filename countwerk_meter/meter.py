@@ -20,6 +20,7 @@ from countwerk_meter._metering.charges import Charge, states_named
 from countwerk_meter._metering.decorator import Recipe, metered
 from countwerk_meter._metering.direct import direct_charge, not_charged
 from countwerk_meter._metering.engine import Engine
+from countwerk_meter._metering.estimates import Estimates, Expected, clamp_of
 from countwerk_meter._metering.lifecycle import Lifecycle
 from countwerk_meter._metering.options import check_options, from_environment
 from countwerk_meter._metering.reservation import Reservation
@@ -53,7 +54,7 @@ __all__ = ["Charge", "Meter", "Reservation", "account", "current_reservation"]
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
-class Meter(Lifecycle):
+class Meter(Lifecycle, Estimates):
     """
     Meters an AI product's calls on a CountWerk ledger.
 
@@ -188,11 +189,6 @@ class Meter(Lifecycle):
     def __repr__(self) -> str:
         return f"<Meter {self.ai_product_id} on {self._engine.terms.ledger}>"
 
-    @property
-    def prices(self) -> PriceProfile | None:
-        """The price profile, if there is one."""
-        return self._engine.prices
-
     def reserve(
         self,
         account_id: str,
@@ -200,7 +196,9 @@ class Meter(Lifecycle):
         *,
         amount: int | None = None,
         price: int | None = None,
-        estimate: Usage | None = None,
+        estimate: Expected | None = None,
+        max_output_tokens: int | None = None,
+        clamp: bool = False,
         top_up: bool = False,
         usage_event_id: str | None = None,
         description: str | None = None,
@@ -221,7 +219,11 @@ class Meter(Lifecycle):
             operation: What for: 3 to 64 characters of `a-z 0-9 . _ -`.
             amount: Credits to hold. What was recorded or set is charged, else all of it.
             price: A flat price in credits: charged if the block ended normally, or anything was recorded or yielded.
-            estimate: Expected usage, priced to size the hold. What was recorded is charged, else the hold.
+            estimate: A prompt or messages, of which `Meter.estimate` makes a `Usage`, or the expected usage itself,
+                priced to size the hold. What was recorded is charged, else the hold.
+            max_output_tokens: The request's own output cap, for estimating.
+            clamp: Where the balance pays for part of the estimated output, hold that, and say how much in
+                `reservation.max_tokens`, instead of a refusal. Entering then takes two round trips more.
             top_up: Nested calls may hold more when their estimate no longer fits.
             usage_event_id: The charge's id; default: derived from the trace span.
             description: For the account's statement.
@@ -240,15 +242,16 @@ class Meter(Lifecycle):
 
         Raises:
             InvalidRequestError: An account, operation, amount or validity that the contract refuses; nothing was sent.
-            ConfigurationError: None or two sizes, or an estimate without a price profile.
+            ConfigurationError: None or two sizes, an estimate without a price profile, `clamp` without an estimate.
             PricingError: The profile cannot price the estimate.
 
         """
         named = {**({"model": model} if model else {}), **(attributes or {})}
+        expected = self._expected(estimate, operation, account_id, model, max_output_tokens)
         spec = Spec(
             account_id=checked_account(account_id),
             operation=checked_operation(operation),
-            hold=hold_of(amount, price, estimate, self._engine.prices, named),
+            hold=hold_of(amount, price, expected, self._engine.prices, named),
             usage_event_id=usage_event_id,
             step=step,
             description=description,
@@ -256,6 +259,7 @@ class Meter(Lifecycle):
             validity=DEFAULT_VALIDITY_MINUTES if validity is None else checked_validity(validity),
             top_up=top_up,
             on_replay=on_replay,
+            clamp=clamp_of(expected, self._engine.prices, named) if clamp else None,
         )
         return Reservation(self._engine, spec, current_reservation())
 
@@ -266,7 +270,7 @@ class Meter(Lifecycle):
         account_id: str | Callable[..., str] | None = None,
         amount: int | Callable[..., int] | None = None,
         price: int | Callable[..., int] | None = None,
-        estimate: Usage | Callable[..., Usage] | None = None,
+        estimate: Usage | Callable[..., Expected] | None = None,
         usage: Callable[[Any], Usage | None] | None = None,
         model: str | Callable[..., str] | None = None,
         usage_event_id: str | Callable[..., str] | None = None,

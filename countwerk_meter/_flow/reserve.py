@@ -22,7 +22,7 @@ from countwerk_meter._flow.outcomes import outcome_of, retry_after, why
 from countwerk_meter._flow.states import ON_RESERVE, ChargeState, Sequel
 from countwerk_meter._flow.verdict import Verdict
 from countwerk_meter._wire import requests
-from countwerk_meter._wire.models import LedgerReservation, PurchaseLinks
+from countwerk_meter._wire.models import Balance, LedgerReservation, PurchaseLinks
 from countwerk_meter._wire.replies import Answer, InDoubt, NotSent, to_error
 from countwerk_meter.errors import (
     ChargeAlreadySettledError,
@@ -33,6 +33,8 @@ from countwerk_meter.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from countwerk_meter._flow.commands import Flow, Moment
     from countwerk_meter._flow.rows import ChargeRow, ReservationRow
     from countwerk_meter._flow.terms import Terms
@@ -73,9 +75,19 @@ def met_again(terms: Terms, charge: ChargeRow, met: ChargeRow) -> Gate:
     )
 
 
-def reserve(terms: Terms, charge: ChargeRow, hold: ReservationRow, *, shared: bool = False) -> Flow[Gate]:
+def reserve(
+    terms: Terms,
+    charge: ChargeRow,
+    hold: ReservationRow,
+    *,
+    shared: bool = False,
+    fit: Callable[[int], int] | None = None,
+) -> Flow[Gate]:
     """
     Reserve `hold.amount` credits for `charge`, then let the call run. `shared`: further calls will draw on the hold.
+
+    `fit` says how many credits will do where only so many are left, 0 if the call cannot be made for them: a refused
+    call is then tried once more with those, inside the same budget, as a hold of its own.
 
     Raises:
         InsufficientCreditsError: 402, with fresh purchase links where there are any.
@@ -85,10 +97,39 @@ def reserve(terms: Terms, charge: ChargeRow, hold: ReservationRow, *, shared: bo
 
     """
     start: Moment = yield Now()
+    made = yield from _guarded(terms, charge, hold, start, shared=shared, fits=fit is not None)
+    if isinstance(made, Gate):
+        return made
+    assert fit is not None
+    # The first was definitely refused, and its row says so: this is a new request, not the same one again (rule 3).
+    deadline = start.monotonic + terms.reserve_timeout
+    reply: Reply = yield Send(requests.balance(charge.account_id), deadline)
+    amount = fit(_available(reply))
+    if 0 < amount < hold.amount:
+        less = replace(hold, key=f"{hold.key}-clamped", amount=amount)
+        second = yield from _guarded(terms, replace(charge, estimate=amount), less, start, shared=shared, fits=True)
+        if isinstance(second, Gate):
+            return second
+    raise (yield from denied(terms, charge, hold.amount, made, deadline))
+
+
+def _available(reply: Reply) -> int:
+    if not isinstance(reply, Answer) or not reply.envelope.ok:
+        return 0
+    try:
+        return Balance.model_validate(reply.envelope.data).available_balance
+    except ValidationError:
+        return 0
+
+
+def _guarded(
+    terms: Terms, charge: ChargeRow, hold: ReservationRow, start: Moment, *, shared: bool, fits: bool
+) -> Flow[Gate | Held]:
+    """Reserve, and leave no row behind that nobody ends if cut short. With `fits` a 402 is returned, not raised."""
     # Should this gate die without a word, its row falls due by itself (I8).
     hold = replace(hold, due_at=start.wall + terms.reserve_timeout + FORSAKEN_AFTER)
     try:
-        return (yield from _reserve(terms, charge, hold, start, shared=shared))
+        return (yield from _reserve(terms, charge, hold, start, shared=shared, fits=fits))
     except Interrupted as cut:
         now: Moment = yield Now()
         doubt = isinstance(cut, InterruptedInDoubt)
@@ -100,7 +141,9 @@ def reserve(terms: Terms, charge: ChargeRow, hold: ReservationRow, *, shared: bo
         raise
 
 
-def _reserve(terms: Terms, charge: ChargeRow, hold: ReservationRow, start: Moment, *, shared: bool) -> Flow[Gate]:
+def _reserve(
+    terms: Terms, charge: ChargeRow, hold: ReservationRow, start: Moment, *, shared: bool, fits: bool
+) -> Flow[Gate | Held]:
     deadline = start.monotonic + terms.reserve_timeout
     begun: Begun = yield Journal(Begin(charge, hold, terms.debt_limit, shared, collect=True))
     if begun.met is None and begun.debt.total:
@@ -130,6 +173,9 @@ def _reserve(terms: Terms, charge: ChargeRow, hold: ReservationRow, start: Momen
             yield Emit("reserved", charge.named() | {"amount": row.amount, "reservation_id": row.reservation_id})
             return Gate(charge, row)
         reply = InDoubt("the answer names no new reservation")
+    if fits and ON_RESERVE[outcome_of(reply)] is Sequel.DENY:
+        refused: Held = yield Journal(Fail(hold, ChargeState.DENIED, "insufficient credits", now.wall))
+        return refused
     return (yield from _not_held(terms, charge, hold, request, reply, now, deadline))
 
 

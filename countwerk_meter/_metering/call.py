@@ -37,7 +37,14 @@ class Mode(enum.Enum):
 
 
 class Call:
-    """One metered call, without its gate and its end."""
+    """
+    One metered call, without its gate and its end.
+
+    Attributes:
+        max_tokens: With `clamp=True`, the output tokens that the balance pays for, to be passed to the model; None
+            where all of the estimate is held.
+
+    """
 
     def __init__(self, engine: Engine, spec: Spec, parent: Reservation | None) -> None:
         self._engine = engine
@@ -55,6 +62,7 @@ class Call:
         self._lock = threading.Lock()
         self.open = False
         self.draws = 0
+        self.max_tokens: int | None = None
         self.fundings: list[str] = []
 
     def __repr__(self) -> str:
@@ -142,6 +150,7 @@ class Call:
 
         """
         self._warn_unless_open()
+        self._learn(usage, model or (attributes or {}).get("model"), counted=counted)
         target = self
         while target._mode is Mode.COVERED and target._parent is not None:
             target = target._parent
@@ -155,6 +164,15 @@ class Call:
         target._records.add(measured, named, counted=counted, understood=understood)
         if measured.unexplained_tokens and target._charge is not None:
             self._engine.tell("usage_mismatch", target._charge, tokens=measured.unexplained_tokens)
+
+    def _learn(self, usage: Usage | None, model: str | None, *, counted: bool) -> None:
+        """Let later holds learn from an answer that was reported whole, and was not cut short by a cap of ours."""
+        if usage is None or counted or self._mode is Mode.ASIDE:
+            return
+        output = usage.output_tokens + usage.reasoning_tokens
+        if self.max_tokens is None or output < self.max_tokens:
+            taken = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
+            self._engine.learner.observe(self.account_id, self.operation, model, taken, output)
 
     def settle(self, amount: int) -> None:
         """

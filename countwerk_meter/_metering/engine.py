@@ -26,6 +26,7 @@ from countwerk_meter._flow.overview import Due, Waiting
 from countwerk_meter._flow.recover import Recovered, recover
 from countwerk_meter._metering.commits import Commits
 from countwerk_meter._metering.inline import InlineSettlement
+from countwerk_meter._metering.learner import Learner
 from countwerk_meter._metering.settlement import SettlementThread
 from countwerk_meter.errors import ConfigurationError, CountwerkError, InvalidRequestError, JournalError
 from countwerk_meter.events import EventId, Ordinals, derive
@@ -88,6 +89,7 @@ class Engine:
         self._ordinals = Ordinals()
         self.commits = Commits(journal, telemetry, self._follow)
         self.inline = InlineSettlement(self)
+        self.learner = Learner(journal, terms.ledger)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._progress = threading.Condition()
         self._lock = threading.Lock()
@@ -177,6 +179,7 @@ class Engine:
         self._progress = threading.Condition()
         self._open_calls = 0
         self.commits.forget()
+        self.learner.forget()
 
     @property
     def patience(self) -> float:
@@ -295,6 +298,7 @@ class Engine:
         self.closed = True
         if self._pid != os.getpid():
             return True
+        self.learner.flush()
         deadline = time.monotonic() + timeout
         drained = False
         with contextlib.suppress(CountwerkError):

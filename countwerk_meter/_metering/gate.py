@@ -35,10 +35,11 @@ def gate_flow(reservation: Reservation) -> Flow[Gate]:
                     reservation.drawn_on()
                 return drawn
     hold = spec.reservation(terms, now.wall)
+    fit = spec.clamp.fit if spec.clamp is not None else None
     if block is None or not block.spec.top_up:
-        gate = yield from reserve(terms, charge, hold)
+        gate = yield from reserve(terms, charge, hold, fit=fit)
     else:
-        gate = yield from reserve(terms, charge, hold, shared=True)
+        gate = yield from reserve(terms, charge, hold, shared=True, fit=fit)
         if gate.hold is not None:
             block.fundings.append(gate.hold.key)
             if not block.open:

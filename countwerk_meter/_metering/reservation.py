@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from typing import TYPE_CHECKING, Self
 
 from countwerk_meter._flow.ending import Commit, Release, Seal
@@ -187,6 +188,10 @@ class Reservation(Call):
         if gate.replayed:
             self._mode = Mode.REPLAYED
             return
+        clamp, held = self._spec.clamp, gate.charge.estimate
+        if clamp is not None and held < self._spec.hold.credits:
+            self.max_tokens = clamp.tokens(held)
+            self._spec = dataclasses.replace(self._spec, hold=dataclasses.replace(self._spec.hold, credits=held))
         if gate.hold is not None:
             self._hold_id = gate.hold.reservation_id
             self.fundings = [gate.hold.key]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from countwerk_meter._flow.terms import Terms
     from countwerk_meter._metering.amounts import Hold
+    from countwerk_meter._metering.estimates import Clamp
     from countwerk_meter.events import EventId, Step
 
 DEFAULT_VALIDITY_MINUTES = 15
@@ -33,6 +34,7 @@ class Spec:
     validity: int = DEFAULT_VALIDITY_MINUTES
     top_up: bool = False
     on_replay: str | None = None
+    clamp: Clamp | None = None
 
     def charge(self, terms: Terms, event: EventId, now: float) -> ChargeRow:
         """Return the charge's first row."""
