@@ -16,7 +16,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
-from countwerk_meter.estimating.sketch import Counts, add, halved, merged, quantile
+from countwerk_meter.estimating.sketch import Counts, add, bucket, halved, merged, quantile, upper
 
 COLD_START_TOKENS: Final = 1_024
 SHARE: Final = 0.95
@@ -121,6 +121,8 @@ class Histories:
             return quantile(self.own.around(input_tokens, NEAR_ENOUGH), SHARE)
         counts = self.common.around(input_tokens, COMMON_ENOUGH)
         missing = COMMON_ENOUGH - sum(counts.values())
-        if missing > 0:
-            add(counts, cold_start, missing)
-        return quantile(counts, SHARE)
+        if missing <= 0:
+            return quantile(counts, SHARE)
+        add(counts, cold_start, missing)
+        bound = quantile(counts, SHARE)
+        return cold_start if bound == upper(bucket(cold_start)) else bound

@@ -76,7 +76,7 @@ def test_a_newer_schema_is_refused(opened, admin):
     """An older version must not write to it."""
     opened().close()
     admin.execute("INSERT INTO countwerk_schema (version) VALUES (%s)", (postgres_server.SCHEMA_VERSION + 1,))
-    with pytest.raises(JournalError, match=r"schema version 2.* knows up to 1; upgrade"):
+    with pytest.raises(JournalError, match=r"schema version 3.* knows up to 2; upgrade"):
         opened()
 
 

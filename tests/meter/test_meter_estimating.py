@@ -33,8 +33,8 @@ def test_the_requests_own_cap_bounds_the_output(meter):
 def test_a_cold_start_holds_for_a_thousand_tokens(meter):
     """Or for what the app says."""
     usage = meter.estimate(CHAT, account_id="acct_1", input_tokens=9)
-    assert COLD_START_TOKENS <= usage.output_tokens < 1.05 * COLD_START_TOKENS
-    assert meter.estimate(CHAT, account_id="acct_1", input_tokens=9, cold_start=100).output_tokens < 106
+    assert usage.output_tokens == COLD_START_TOKENS
+    assert meter.estimate(CHAT, account_id="acct_1", input_tokens=9, cold_start=100).output_tokens == 100
 
 
 def test_what_was_recorded_bounds_the_next_calls(bench, meter, style):

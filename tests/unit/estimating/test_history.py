@@ -70,9 +70,9 @@ def test_a_quantile_is_never_below_the_values_it_stands_for(values, share):
 
 
 def test_the_cold_start_is_stated():
-    """Without any history it is 1,024 tokens, or what the caller says; never below in its bucket."""
-    assert COLD_START_TOKENS <= Histories().bound(10) <= COLD_START_TOKENS * RATIO
-    assert 4_096 <= Histories().bound(10, cold_start=4_096) <= 4_096 * RATIO
+    """Without any history it is 1,024 tokens, or what the caller says."""
+    assert Histories().bound(10) == COLD_START_TOKENS
+    assert Histories().bound(10, cold_start=4_000) == 4_000
 
 
 def test_an_accounts_own_history_comes_first():
@@ -137,7 +137,7 @@ def test_a_flood_leaves_the_cold_start_alone():
     for _ in range(10_000):
         mallory.learn(100, 1 << 30)
     assert common.total <= ACCOUNT_WEIGHT < COMMON_ENOUGH
-    assert Histories(common=common).bound(100) <= COLD_START_TOKENS * RATIO
+    assert Histories(common=common).bound(100) == COLD_START_TOKENS
 
 
 def test_a_history_comes_back_as_it_was():
