@@ -1,11 +1,14 @@
 """How much a call holds: counted, bounded by what such calls put out before, and no more than the balance pays for."""
 
+import dataclasses
 import threading
+from types import SimpleNamespace
 
 import pytest
 
-from countwerk_meter import ConfigurationError, InsufficientCreditsError, Usage
+from countwerk_meter import ConfigurationError, InsufficientCreditsError, LedgerUnavailableError, Usage
 from countwerk_meter._flow.learning import EVERYBODY, Kind, Recall
+from countwerk_meter._flow.states import ReservationState
 from countwerk_meter._metering.learner import LOT
 from countwerk_meter.estimating import COLD_START_TOKENS
 
@@ -133,6 +136,28 @@ def test_a_second_refusal_is_the_last(bench, meter, style, monkeypatch):
     assert caught.value.required == 28
     assert bench.counts()["reserve"] == 2
     assert bench.settled(meter) == 0
+
+
+def test_the_smaller_reserve_in_doubt_is_not_sent_again(bench, meter, style):
+    """It may hold credits: it stays listed as such until its validity has passed (money rule 3)."""
+    bench.control.account("acct_1", balance=10, ai_product_id="product_1")
+    # The refused first request goes through; the second one's answer is lost.
+    reservation = meter.reserve("acct_1", CHAT, estimate=Usage(1_000, 9_000), clamp=True)
+    fit = reservation.spec.clamp.fit
+
+    def lose_the_next(available):
+        bench.control.faults([{"path": "/api/credits/reserve", "kind": "drop_after", "times": 1}])
+        return fit(available)
+
+    clamp = SimpleNamespace(fit=lose_the_next, tokens=reservation.spec.clamp.tokens)
+    reservation._spec = dataclasses.replace(reservation.spec, clamp=clamp)
+    with pytest.raises(LedgerUnavailableError) as caught:
+        style.block(reservation, lambda _: None)
+    assert caught.value.in_doubt
+    assert bench.counts()["reserve"] == 2
+    (row,) = bench.rows(meter, ReservationState.ORPHAN_POSSIBLE)
+    assert row.amount == 10
+    assert [charge.state for charge in meter.charges()] == ["orphaned"]
 
 
 def test_a_clamped_answer_that_was_cut_off_is_not_learned_from(bench, meter, style):
