@@ -94,6 +94,23 @@ def test_model_without_a_cap_holds_the_default(bench, fakes):
     bench.audit()
 
 
+def test_model_without_a_cap_holds_what_it_put_out_before(bench, fakes):
+    """Once there were fifty such calls of the account: the default is only the beginning."""
+
+    class Uncapped(fakes.Chat):
+        max_tokens: None = None
+
+    handler = CountwerkCallbackHandler(bench.meter, account_id="acct", output_tokens=500)
+    model = Uncapped()
+    for _ in range(51):
+        model.invoke("x", {"callbacks": [handler]})
+        assert bench.meter.flush(20)
+    held = [f["amount"] for name, f in bench.events if name == "reserved"]
+    assert set(held[:50]) == {held[0]}
+    assert held[50] < held[0] / 5
+    bench.audit()
+
+
 def test_bound_model_name_prices_the_call(bench, fakes):
     """`bind(model=...)` is what is asked for and what is priced, not the model's own name."""
     handler = CountwerkCallbackHandler(bench.meter, account_id="acct")
