@@ -7,11 +7,12 @@ call is let through.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 import time
 from concurrent.futures import wait
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from countwerk_meter._drivers.runtime import CANCELLED_COMMIT_SECONDS, committed
 from countwerk_meter.errors import CountwerkError
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from countwerk_meter._flow.rows import ChargeRow
     from countwerk_meter.journal import Journal
     from countwerk_meter.telemetry import Telemetry
+
+
+# The answer goes back after so many seconds at the latest, whatever the journal does: its commit is queued.
+COMMIT_SECONDS: Final = 10.0
 
 
 class Commits:
@@ -102,15 +107,16 @@ class Commits:
 
     @staticmethod
     def outcome(future: Future[Committed], *, brief: bool = False) -> Committed | None:
-        """Wait for a commit; None: it failed, or with `brief` it is not written yet. Never raises."""
+        """Wait for a commit; None: it failed, or it is not written yet, and will be. Never raises."""
         try:
-            return future.result(CANCELLED_COMMIT_SECONDS if brief else None)
+            return future.result(CANCELLED_COMMIT_SECONDS if brief else COMMIT_SECONDS)
         except (CountwerkError, TimeoutError):
             return None
 
     @staticmethod
     async def aoutcome(future: Future[Committed]) -> Committed | None:
-        """Await a commit; None: it failed. Raises nothing but the caller's own cancellation."""
-        with contextlib.suppress(CountwerkError):
-            return await committed(future)
+        """Do the same on the running event loop. Raises nothing but the caller's own cancellation."""
+        with contextlib.suppress(CountwerkError, TimeoutError):
+            async with asyncio.timeout(COMMIT_SECONDS):
+                return await committed(future)
         return None

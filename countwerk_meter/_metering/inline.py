@@ -46,7 +46,7 @@ class InlineSettlement:
             flow = next(passes, None)
             while flow is not None:
                 try:
-                    done = await self._engine.runtime.arun(flow)
+                    done = await self._engine.runtime.arun(flow, within=self._engine.patience)
                 except Exception:  # noqa: BLE001 - the model has answered: the journal keeps the row for later
                     done = None
                 flow = _next(passes, done)
@@ -57,7 +57,7 @@ class InlineSettlement:
         flow = next(passes, None)
         while flow is not None:
             try:
-                done = self._engine.runtime.run(flow)
+                done = self._engine.runtime.run(flow, within=self._engine.patience)
             except Exception:  # noqa: BLE001 - as above
                 done = None
             flow = _next(passes, done)
@@ -91,8 +91,9 @@ class InlineSettlement:
             if time.monotonic() >= self._recover_at:
                 self._recover_at = time.monotonic() + RECOVER_SECONDS
                 engine.recover()
-            agenda: Agenda = engine.journal.run(Due(engine.terms.ledger, engine.terms.owner, engine.now(), _TAKEN_UP))
-        except CountwerkError:
+            due = Due(engine.terms.ledger, engine.terms.owner, engine.now(), _TAKEN_UP)
+            agenda: Agenda = engine.journal.submit(due).result(engine.patience)
+        except (CountwerkError, TimeoutError):
             return []
         return [(row.kind, row.key) for row in agenda.rows]
 

@@ -112,9 +112,9 @@ class PostgresJournal(Journal):
 
     def leave(self, owner: str) -> None:
         self._heart.release(owner)
-        with contextlib.suppress(JournalError):
-            # If that fails, the lease runs out by itself.
-            self.run(Leave(owner))
+        with contextlib.suppress(JournalError, TimeoutError):
+            # If that fails, or the server hangs, the lease runs out by itself.
+            self.submit(Leave(owner)).result(PATIENT_SECONDS)
 
     def close(self) -> None:
         if self._pid == os.getpid() and not self._closed:

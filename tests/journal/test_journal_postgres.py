@@ -412,3 +412,19 @@ def test_the_dead_do_not_come_alive_while_their_rows_are_taken(opened):
     assert (True, True) == taking.result(10)
     beat.join(10)
     assert beaten.is_set()
+
+
+def test_a_server_that_hangs_holds_up_no_closing(opened, monkeypatch):
+    """It accepts, and answers nothing any more: leaving and closing are bounded, the lease runs out by itself."""
+    monkeypatch.setattr(postgres, "PATIENT_SECONDS", 0.2)
+    journal = opened()
+    journal.join("me")
+    hanging, over = threading.Event(), threading.Event()
+    hung = journal.submit(Do(lambda _: (hanging.set(), over.wait(20))))
+    assert hanging.wait(10)
+    start = time.monotonic()
+    journal.leave("me")
+    journal.close()
+    assert time.monotonic() - start < 5
+    over.set()
+    hung.result(10)

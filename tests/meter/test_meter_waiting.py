@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from countwerk_meter._metering import commits
 from countwerk_meter.errors import JournalError, LedgerUnavailableError
 from countwerk_meter.journal import MemoryJournal
 from countwerk_meter.journal.port import running
@@ -148,3 +149,16 @@ def test_threads_that_wait_for_one_journal_wait_side_by_side(bench):
     assert time.monotonic() - start < 5
     journal.go_on()
     assert 0 == bench.settled(meter)
+
+
+@pytest.mark.parametrize("settlement", ["background", "inline"])
+def test_an_answer_goes_back_though_the_journal_hangs(bench, style, monkeypatch, settlement):
+    """Its commit is queued, and the charge is made when the journal goes on (money rule 7)."""
+    monkeypatch.setattr(commits, "COMMIT_SECONDS", 0.3)
+    journal = SlowJournal("Commit")
+    meter = bench.meter(journal=journal, settlement=settlement)
+    start = time.monotonic()
+    style.block(meter.reserve(bench.account, "app.chat", amount=5), lambda reservation: reservation.settle(3))
+    assert time.monotonic() - start < 5
+    journal.go_on()
+    assert 3 == bench.settled(meter)
