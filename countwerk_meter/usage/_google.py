@@ -8,33 +8,33 @@ from __future__ import annotations
 
 from typing import Final
 
-from countwerk_meter.usage._report import Report, broken, count, has
+from countwerk_meter.usage._report import Report, count, counted, has, unreadable
 
-_COUNTS: Final = (
+_MADE: Final = ("candidates_token_count", "candidatesTokenCount", "response_token_count", "responseTokenCount")
+_TOTAL: Final = ("total_token_count", "totalTokenCount")
+# Those that are in no other: one that cannot be read is missing from the sum.
+_COUNTED: Final = (
     "prompt_token_count",
     "promptTokenCount",
-    "candidates_token_count",
-    "candidatesTokenCount",
-    "response_token_count",
-    "responseTokenCount",
+    *_MADE,
     "thoughts_token_count",
     "thoughtsTokenCount",
+    "tool_use_prompt_token_count",
+    "toolUsePromptTokenCount",
 )
 
 
 def read(usage: object) -> Report | None:
     """Read `prompt_token_count` and its siblings; chunks of a stream carry running totals."""
-    if not has(usage, "prompt_token_count", "promptTokenCount", "total_token_count", "totalTokenCount"):
+    if not has(usage, "prompt_token_count", "promptTokenCount", *_TOTAL):
         return None
     return Report(
         input=count(usage, "prompt_token_count", "promptTokenCount")
         + count(usage, "tool_use_prompt_token_count", "toolUsePromptTokenCount"),
-        output=count(
-            usage, "candidates_token_count", "candidatesTokenCount", "response_token_count", "responseTokenCount"
-        ),
+        output=count(usage, *_MADE),
         cache_read=count(usage, "cached_content_token_count", "cachedContentTokenCount"),
         reasoning=count(usage, "thoughts_token_count", "thoughtsTokenCount"),
-        total=count(usage, "total_token_count", "totalTokenCount"),
+        total=count(usage, *_TOTAL),
         reasoning_inside=False,
-        partial=broken(usage, *_COUNTS, unless_null=True),
+        partial=unreadable(usage, *_COUNTED) or not counted(usage, *_MADE, *_TOTAL),
     )

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import cast
+from typing import Final, cast
 
-from countwerk_meter.usage._report import Report, broken, count, has, part
+from countwerk_meter.usage._report import Report, count, has, part, unreadable
 
 Find = Callable[[object], "Report | None"]
 
+_NAMES: Final = frozenset(
+    {"input_tokens", "output_tokens", "total_tokens", "input_token_details", "output_token_details", "total_cost"}
+)
+
 
 def read(usage: object) -> Report | None:
-    """Read a `UsageMetadata` with details, or one that a cache hit made free (its `total_cost` is 0)."""
-    if _from_cache(usage):
+    """Read a `UsageMetadata` with details, or a bare one that a cache hit made free."""
+    if from_cache(usage) and all(name in _NAMES for name in cast("Mapping[object, object]", usage)):
         return Report(adds=True, free=True)
     if not has(usage, "input_token_details", "output_token_details"):
         return None
@@ -33,14 +37,21 @@ def read(usage: object) -> Report | None:
         + count(sent, "ephemeral_1h_input_tokens"),
         reasoning=_tiered(made, "reasoning") or count(made, "reasoning_tokens"),
         total=count(usage, "total_tokens"),
-        partial=broken(usage, "input_tokens", "output_tokens"),
         adds=True,
+        partial=unreadable(usage, "input_tokens", "output_tokens", null=True),
     )
 
 
-def _from_cache(usage: object) -> bool:
+def from_cache(usage: object) -> bool:
+    """Say whether the cost is zeroed, as by LangChain's cache in `usage_metadata`; elsewhere it proves nothing."""
     cost = part(usage, "total_cost")
-    return isinstance(usage, Mapping) and isinstance(cost, int | float) and cost == 0
+    return isinstance(usage, Mapping) and isinstance(cost, int | float) and not isinstance(cost, bool) and cost == 0
+
+
+def read_hit(usage: object, find: Find) -> Report:
+    """Read a `usage_metadata` from the cache: it is free, and repeats what the call behind it used."""
+    repeated = {name: value for name, value in cast("Mapping[str, object]", usage).items() if name != "total_cost"}
+    return replace(find(repeated) or Report(), adds=True, free=True)
 
 
 def read_result(source: object, find: Find) -> Report | None:
@@ -57,7 +68,20 @@ def read_result(source: object, find: Find) -> Report | None:
     known = [report for report in reports if report is not None and report.pools() is not None]
     if not known:
         return None
-    return replace(sum(known[1:], start=known[0]), partial=len(known) < len(reports))
+    total = replace(sum(known[1:], start=known[0]), partial=len(known) < len(reports))
+    return _paid(source, known, find) if total.free else total
+
+
+def _paid(result: object, hits: list[Report], find: Find) -> Report:
+    """
+    Tell a cache's answer from a call that a later hit marked: the cache zeroes the cost of what it shares in place.
+
+    A hit alone has no `llm_output`; one that counts tokens, or says nothing of them, is of the call behind it.
+    """
+    output = part(result, "llm_output")
+    if not output or (has(output, "token_usage") and not part(output, "token_usage")):
+        return hits[0]
+    return find(part(output, "token_usage")) or replace(hits[0], free=False)
 
 
 def read_leftovers(source: object, find: Find) -> Report | None:

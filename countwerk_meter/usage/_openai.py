@@ -6,7 +6,7 @@ Cached tokens are inside the input, reasoning inside the output.
 
 from __future__ import annotations
 
-from countwerk_meter.usage._report import Report, broken, count, has, part
+from countwerk_meter.usage._report import Report, count, counted, has, part, unreadable
 
 
 def read_chat(usage: object) -> Report | None:
@@ -27,8 +27,20 @@ def read_chat(usage: object) -> Report | None:
         or count(usage, "cache_creation_input_tokens"),
         reasoning=count(made, "reasoning_tokens"),
         total=count(usage, "total_tokens"),
-        partial=broken(usage, "prompt_tokens", "completion_tokens"),
+        # Embeddings have no output, and a total.
+        partial=unreadable(usage, "prompt_tokens", "completion_tokens", null=True)
+        or not counted(usage, "completion_tokens", "total_tokens"),
     )
+
+
+def unfinished(source: object) -> bool:
+    """Say whether this is a response that is still being made: what it reports by then is not what it used."""
+    return part(source, "object") == "response" and part(source, "status") in ("in_progress", "queued")
+
+
+def from_cache(source: object) -> bool:
+    """Say whether LiteLLM's own cache gave this answer: a hit repeats every count, and no provider was called."""
+    return part(part(source, "_hidden_params"), "cache_hit") is True
 
 
 def read_responses(usage: object) -> Report | None:
@@ -42,8 +54,10 @@ def read_responses(usage: object) -> Report | None:
         output=count(usage, "output_tokens"),
         cache_read=count(sent, "cached_tokens"),
         cache_write=count(sent, "cache_write_tokens"),
-        reasoning=count(made, "reasoning_tokens"),
+        # Anthropic's name, where none of its other fields are there.
+        reasoning=count(made, "reasoning_tokens", "thinking_tokens"),
         total=count(usage, "total_tokens"),
         requests=count(usage, "requests"),
-        partial=broken(usage, "input_tokens", "output_tokens"),
+        partial=unreadable(usage, "input_tokens", "output_tokens", null=True)
+        or not counted(usage, "output_tokens", "total_tokens"),
     )

@@ -150,12 +150,13 @@ class Usage:
         in `unexplained_tokens`.
 
         Returns:
-            The pools; `Usage()` for an answer from LangChain's own cache, which used nothing; None where usage is
-            unknown: not reported, or incompletely: nothing but zeros, no input at all, no output beside an answer or a
-            stream that says something, a count that is none (negative, NaN, a text), a stream without its last count,
-            an answer still in the making, requests that pydantic-ai calls unmeasured. None is never free: see the
-            meter's money rule 13. What LiteLLM's `stream_chunk_builder` counts itself bears no mark and cannot be told
-            from a report: pass the chunks.
+            The pools; `Usage()` for an answer from the cache of LangChain (`total_cost` 0 in `usage_metadata`) or of
+            LiteLLM (`cache_hit` in `_hidden_params`), which used nothing; None where usage is unknown: not reported, or
+            incompletely: nothing but zeros, no input at all, no output beside an answer or a stream that says
+            something, neither an output nor a total, a count that is none (negative, NaN, a text), a stream without its
+            last count or with text after it, an answer still in the making, requests that pydantic-ai calls unmeasured.
+            None is never free: see the meter's money rule 13. What LiteLLM's `stream_chunk_builder` counts itself bears
+            no mark and cannot be told from a report: pass the chunks.
 
         """
         if isinstance(source, cls):

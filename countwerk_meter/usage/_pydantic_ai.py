@@ -7,7 +7,7 @@ and is read only for reasoning, where there is no field for it.
 
 from __future__ import annotations
 
-from countwerk_meter.usage._report import Report, broken, count, has, part
+from countwerk_meter.usage._report import Report, count, has, part, unreadable
 
 
 def read(usage: object) -> Report | None:
@@ -23,5 +23,15 @@ def read(usage: object) -> Report | None:
         reasoning=count(usage, "output_reasoning_tokens") or count(details, "reasoning_tokens", "thoughts_tokens"),
         requests=count(usage, "requests"),
         # Its totals are then a lower bound, not a measure.
-        partial=count(usage, "unmeasured_requests") > 0 or broken(usage, "input_tokens", "output_tokens"),
+        partial=count(usage, "unmeasured_requests") > 0
+        or unreadable(usage, "input_tokens", "output_tokens", null=True),
+    )
+
+
+def unfinished(source: object) -> bool:
+    """Say whether this is a streamed response that was stopped: its usage is what had been reported by then."""
+    return (
+        part(source, "kind") == "response"
+        and part(source, "state") in ("incomplete", "interrupted")
+        and part(source, "finish_reason") is None
     )

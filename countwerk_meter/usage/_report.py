@@ -38,13 +38,16 @@ class Report:
     cached_inside: bool = True
     reasoning_inside: bool = True
     partial: bool = False
-    """The source says itself that something is missing."""
+    """Something is missing: the source says so itself, or gives no count where one belongs."""
     adds: bool = False
     """Chunks of a stream report increments (LangChain), not running totals."""
     free: bool = False
-    """Served from the app's own cache: nothing was used."""
+    """Served from the app's own cache: nothing was used, and the counts are those of an earlier call."""
 
     def __add__(self, other: Report) -> Report:
+        if self.free != other.free:
+            # What came from a cache used nothing, whatever counts it repeats.
+            return other if self.free else self
         return Report(
             self.input + other.input,
             self.output + other.output,
@@ -57,7 +60,7 @@ class Report:
             self.reasoning_inside,
             self.partial or other.partial,
             adds=True,
-            free=self.free and other.free,
+            free=self.free,
         )
 
     def pools(self) -> Pools | None:
@@ -118,24 +121,28 @@ def has(source: object, *names: str) -> bool:
 
 def count(source: object, *names: str) -> int:
     """Return the first of the fields that holds a count, else 0. Negative and fractional ones are none."""
-    found = (_counted(part(source, name)) for name in names)
-    return next((number for number in found if number is not None), 0)
+    return next((found for name in names if (found := _count(part(source, name))) is not None), 0)
 
 
-def broken(source: object, *names: str, unless_null: bool = False) -> bool:
+def unreadable(source: object, *names: str, null: bool = False) -> bool:
     """
-    Say whether one of the fields is there and holds no count: what it should have said is unknown, not 0.
+    Say whether one of the fields holds something that is no count: what it stood for is not in the report.
 
-    A field that is left out says nothing (embeddings have no output). `unless_null`: null is how the source leaves out.
+    A field that is left out says nothing (embeddings have no output). `null`: null is not how the source leaves out.
     """
     for name in names:
         value = part(source, name)
-        if has(source, name) and _counted(value) is None and not (unless_null and value is None):
+        if _count(value) is None and (value is not None or (null and has(source, name))):
             return True
     return False
 
 
-def _counted(value: object) -> int | None:
+def counted(source: object, *names: str) -> bool:
+    """Say whether one of the fields holds a count, be it 0."""
+    return any(_count(part(source, name)) is not None for name in names)
+
+
+def _count(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
         return None
     return int(value) if isinstance(value, int) or value.is_integer() else None
