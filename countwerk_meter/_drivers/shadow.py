@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _KNOWN_FOR: Final = 60.0
 _ASK_SECONDS: Final = 5.0
+_LAST_ASK_SECONDS: Final = 1.0
 _REFUSED: Final = Envelope(STATUS_OF["INSUFFICIENT_CREDITS"], "INSUFFICIENT_CREDITS", {}, "INSUFFICIENT_CREDITS")
 
 
@@ -86,6 +87,7 @@ class ShadowLedger:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _asked: queue.SimpleQueue[str | None] = field(default_factory=queue.SimpleQueue["str | None"])
     _thread: threading.Thread | None = None
+    _closed: bool = False
 
     def send(self, request: LedgerRequest) -> Reply:
         """Answer a request, at once."""
@@ -102,8 +104,11 @@ class ShadowLedger:
         return Answer(_REFUSED if data is None else Envelope(200, None, data), time.time())
 
     def close(self) -> None:
-        """Ask for no more balances."""
+        """Ask for no more balances; one that is being asked for gets a moment."""
+        self._closed = True
         self._asked.put(None)
+        if self._thread is not None and self._thread.is_alive():
+            self._thread.join(_LAST_ASK_SECONDS)
 
     def _pays(self, account_id: str, amount: int) -> bool:
         account = self._accounts.setdefault(account_id, _Account())
@@ -159,7 +164,7 @@ class ShadowLedger:
         return {"operation": body["operation"], "deductedAmount": body["amount"]}
 
     def _look(self) -> None:
-        while (account_id := self._asked.get()) is not None:
+        while (account_id := self._asked.get()) is not None and not self._closed:
             reply = self.real.send(requests.balance(account_id), time.monotonic() + _ASK_SECONDS)
             available = reply.envelope.data.get("availableBalance") if isinstance(reply, Answer) else None
             if not isinstance(available, int):

@@ -6,6 +6,7 @@ ASGI has no word for cutting a connection, and a fault worth the name must cut i
 """
 
 import asyncio
+import contextlib
 import socket
 import struct
 from typing import Any, Final
@@ -36,5 +37,6 @@ def cut(transport: asyncio.Transport) -> None:
     """Reset the connection: what was not sent yet never is."""
     sock = transport.get_extra_info("socket")
     if sock is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        with contextlib.suppress(OSError):  # closed already
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     transport.abort()
