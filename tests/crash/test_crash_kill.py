@@ -3,7 +3,7 @@
 import pytest
 
 from .scenarios import KILLED, SCENARIOS
-from .trials import trials_a_point
+from .trials import deep, trials_a_point
 
 
 @pytest.mark.parametrize("scenario", KILLED)
@@ -22,17 +22,19 @@ def test_a_kill_at_any_boundary_charges_nothing_twice_and_loses_nothing(crash_be
 
 _DEATHS = (
     ("plain", "receive reserve before #1"),
+    ("plain, settled with deducts", "receive deduct before #1"),
+    ("nested draws, over the hold", "commit Commit after #3"),
+)
+_MORE_DEATHS = (
     ("plain", "model after #1"),
     ("plain", "commit Commit after #1"),
     ("plain", "receive confirm-reservation before #1"),
-    ("plain, settled with deducts", "receive deduct before #1"),
     ("streamed, with checkpoints", "mid-stream chunk 3 #1"),
-    ("nested draws, over the hold", "commit Commit after #3"),
     ("flat", "commit Direct after #1"),
 )
 
 
-@pytest.mark.parametrize(("scenario", "death"), _DEATHS)
+@pytest.mark.parametrize(("scenario", "death"), _DEATHS + (_MORE_DEATHS if deep() else ()))
 def test_a_recovery_that_is_killed_itself_is_taken_up_by_the_next(crash_bench, scenario, death):
     """At each of its own commits, sends and receives; a third process then finds the same truth."""
     points = crash_bench.boundaries_of_recovery(scenario, death)

@@ -34,7 +34,7 @@ _WAYS = {"its lock was taken": _without_locks, "overdue": _overdue, "its holds a
 
 
 @pytest.mark.parametrize("way", _WAYS)
-@pytest.mark.parametrize("scenario", _STOPPED if deep() else ("plain", "streamed, with checkpoints"))
+@pytest.mark.parametrize("scenario", _STOPPED if deep() else ("streamed, with checkpoints",))
 def test_a_stopped_process_that_goes_on_loses_nothing_and_doubles_nothing(crash_bench, scenario, way):
     """Stopped at any boundary that is not inside a transaction: every answered call is charged what it used."""
     points = [point for point in crash_bench.boundaries(scenario) if not is_a_commit(point)]
