@@ -39,13 +39,13 @@ def store(request, tmp_path):
 @pytest.mark.parametrize(
     ("store", "driver", "examples"),
     [
-        ("memory", "simulated", 400),
-        ("memory", "sync", 150),
-        ("memory", "async", 150),
-        ("sqlite", "sync", 100),
-        ("sqlite", "async", 100),
-        ("postgres", "sync", 25),
-        ("postgres", "async", 25),
+        ("memory", "simulated", 250),
+        ("memory", "sync", 100),
+        ("memory", "async", 100),
+        ("sqlite", "sync", 50),
+        ("sqlite", "async", 50),
+        ("postgres", "sync", 12),
+        ("postgres", "async", 12),
     ],
     indirect=["store"],
 )
@@ -60,7 +60,7 @@ def test_flows_keep_the_invariants_whatever_happens(store, driver, examples, mak
     run_state_machine_as_test(
         seed(SEED)(Bound),
         settings=settings(
-            max_examples=examples * (8 if DEEP else 1),
+            max_examples=examples * (16 if DEEP else 1),
             stateful_step_count=60 if DEEP else 50,
             deadline=None,
             database=None,
