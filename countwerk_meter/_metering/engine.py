@@ -120,11 +120,12 @@ class Engine:
             self.commits.retry,
         )
 
-    def interpose(self, between: Between | None) -> None:
-        """Put somebody between this meter and its ledger, on every way to it; None: nobody any more."""
-        self._between = between
+    def interpose(self, between: Between | None) -> Between | None:
+        """Put somebody between this meter and its ledger, on every way to it, or nobody; return who was there."""
+        before, self._between = self._between, between
         for runtime in self._runtimes:
             runtime.between = between
+        return before
 
     def _real(self) -> tuple[Runtime, LoopTransports]:
         runtime = Runtime(self.journal, self._transport, self._loops, self.clock, self.telemetry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import threading
 import time
@@ -15,7 +16,7 @@ from countwerk_meter._wire.replies import InDoubt, NotSent, read_reply
 from countwerk_meter.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from countwerk_meter._drivers.runtime import Between
@@ -35,8 +36,13 @@ ENDPOINTS: Final = (
     "purchase-links",
     "resolve-order",
 )
-# What a network does by itself; an answer with a code is the ledger's.
+# What a network does by itself, as far as the books of a correct app balance at once: a reserve that is carried out and
+# in doubt is held until its validity ends, and a confirm that arrives twice cannot be told from one that never did.
 _BY_CHANCE: Final[tuple[Kind, ...]] = ("not_sent", "drop_before", "drop_after", "duplicate", "garbage")
+_BY_CHANCE_OF: Final[Mapping[str, tuple[Kind, ...]]] = {
+    "reserve": ("not_sent", "drop_before"),
+    "confirm-reservation": ("not_sent", "drop_before", "drop_after", "garbage"),
+}
 _SENT_FIRST: Final = frozenset[Kind]({"drop_after", "garbage", "duplicate", "delay"})
 _LOST: Final = InDoubt("an injected fault: no answer")
 
@@ -60,7 +66,8 @@ class FaultTransport:
 
     Args:
         target: A `Meter`, a `CountwerkClient` or an `AsyncCountwerkClient`.
-        rate: The share of the other requests, 0 to 1, that a fault strikes by chance.
+        rate: The share of the other requests, 0 to 1, that a fault strikes by chance: such a fault that the books of
+            a correct app balance once it has settled.
         seed: Of that chance; default: a fresh one, which `repr` shows.
 
     Attributes:
@@ -82,19 +89,20 @@ class FaultTransport:
         self._faults: deque[_Fault] = deque()
         self._lock = threading.Lock()
         self._interpose = _seam(target)
+        self._before: Between | None = None
         self.injected: list[tuple[str, Kind]] = []
 
     def __repr__(self) -> str:
         return f"FaultTransport(rate={self._rate}, seed={self._seed}, injected={len(self.injected)})"
 
     def __enter__(self) -> Self:
-        self._interpose(self)
+        self._before = self._interpose(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._interpose(None)
+        self._interpose(self._before)
 
     def not_sent(self, endpoint: str, *, times: int = 1) -> None:
         """Let the connection fail: definitely nothing is carried out."""
@@ -127,6 +135,8 @@ class FaultTransport:
         self._add(_Fault("answer", endpoint, times, code=code, retry_after=retry_after))
 
     def _add(self, fault: _Fault) -> None:
+        if fault.times < 1:
+            raise ConfigurationError("a fault strikes once at least")
         if fault.endpoint not in ENDPOINTS:
             raise ConfigurationError(f"no endpoint {fault.endpoint!r}; there are {', '.join(ENDPOINTS)}")
         with self._lock:
@@ -140,7 +150,7 @@ class FaultTransport:
                 if fault.times <= 0:
                     self._faults.remove(fault)
             elif self._random.random() < self._rate:
-                fault = _Fault(self._random.choice(_BY_CHANCE), endpoint, 1)
+                fault = _Fault(self._random.choice(_BY_CHANCE_OF.get(endpoint, _BY_CHANCE)), endpoint, 1)
             if fault is not None:
                 self.injected.append((endpoint, fault.kind))
             return fault
@@ -156,7 +166,7 @@ class FaultTransport:
             return _unsent(fault, request)
         reply = transport.send(request, deadline)
         if fault.kind == "duplicate":
-            reply = transport.send(request, deadline)
+            reply = _second(reply, transport.send(request, deadline))
         return _heard(fault, request, reply)
 
     async def asend(self, transport: AsyncTransport, request: LedgerRequest, deadline: float) -> Reply:
@@ -170,11 +180,11 @@ class FaultTransport:
             return _unsent(fault, request)
         reply = await transport.send(request, deadline)
         if fault.kind == "duplicate":
-            reply = await transport.send(request, deadline)
+            reply = _second(reply, await transport.send(request, deadline))
         return _heard(fault, request, reply)
 
 
-def _seam(target: object) -> Callable[[Between | None], None]:
+def _seam(target: object) -> Callable[[Between | None], Between | None]:
     engine = getattr(target, "_engine", None)
     if engine is not None:
         return engine.interpose
@@ -182,8 +192,9 @@ def _seam(target: object) -> Callable[[Between | None], None]:
     if runtime is None:
         raise ConfigurationError("faults are made for a Meter, a CountwerkClient or an AsyncCountwerkClient")
 
-    def interpose(between: Between | None) -> None:
-        runtime.between = between
+    def interpose(between: Between | None) -> Between | None:
+        before, runtime.between = runtime.between, between
+        return before
 
     return interpose
 
@@ -197,9 +208,14 @@ def _unsent(fault: _Fault, request: LedgerRequest) -> Reply:
         return NotSent("an injected fault")
     if fault.kind != "answer":
         return _LOST
-    headers = {} if fault.retry_after is None else {"retry-after": str(round(fault.retry_after))}
+    headers = {} if fault.retry_after is None else {"retry-after": str(math.ceil(fault.retry_after))}
     body = f'{{"success": false, "code": "{fault.code}"}}'.encode()
     return read_reply(request, STATUS_OF[fault.code], headers, body)
+
+
+def _second(first: Reply, second: Reply) -> Reply:
+    """Return what is heard of two deliveries: if the second was not sent, the first may have been carried out."""
+    return _LOST if isinstance(second, NotSent) and not isinstance(first, NotSent) else second
 
 
 def _heard(fault: _Fault, request: LedgerRequest, reply: Reply) -> Reply:

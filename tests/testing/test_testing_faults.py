@@ -164,7 +164,50 @@ def test_what_the_contract_does_not_have_is_refused(metered):
         lambda: faults.drop_before("resreve"),
         lambda: faults.answer("reserve", "NO_SUCH_CODE"),
         lambda: FaultTransport(metered, rate=2),
+        lambda: faults.drop_before("reserve", times=0),
         lambda: FaultTransport(object()),
     ):
         with pytest.raises(ConfigurationError):
             wrong()
+
+
+def test_one_inside_another_gives_way_to_it_again(metered, rich):
+    """The outer one's faults strike on, when the inner block is over."""
+    with FaultTransport(metered) as outer:
+        outer.drop_before("reserve")
+        with FaultTransport(metered) as inner:
+            sync(metered)
+        with pytest.raises(LedgerUnavailableError):
+            sync(metered)
+    assert ([], [("reserve", "drop_before")]) == (inner.injected, outer.injected)
+    sync(metered)
+
+
+def test_a_second_delivery_that_was_not_sent_leaves_a_doubt():
+    """The first may have been carried out: it must not be taken for nothing."""
+    from countwerk_meter._wire import requests
+    from countwerk_meter._wire.replies import Answer, Envelope, InDoubt, NotSent
+
+    replies = [Answer(Envelope(200, None, {})), NotSent("no time left")]
+
+    class Once:
+        def send(self, request, deadline):
+            return replies.pop(0)
+
+    client = CountwerkClient("key", "http://127.0.0.1:9")
+    faults = FaultTransport(client)
+    faults.duplicate("balance")
+    assert isinstance(faults.send(Once(), requests.balance("acct_1"), time.monotonic() + 5), InDoubt)
+    client.close()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_by_chance_a_correct_app_ends_with_balanced_books(metered, rich, assert_books_balance, seed):
+    """Reserves, confirms and deducts alike."""
+    with FaultTransport(metered, rate=0.4, seed=seed):
+        for number in range(10):
+            try:
+                sync(metered) if number % 2 else metered.deduct("acct_1", "app.export", 1)
+            except LedgerUnavailableError:
+                continue
+    assert_books_balance(metered, timeout=60)
