@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from pydantic import SecretStr
 
 from countwerk_meter.errors import JournalError
+from countwerk_meter.journal.groups import Result, gathered, tell
 from countwerk_meter.journal.port import Journal, refused, running
 from countwerk_meter.journal.postgres_books import PostgresBooks
 from countwerk_meter.journal.postgres_owners import BEAT_SECONDS, LEASE_SECONDS, Heart, IsDead, Join, Leave
@@ -43,7 +44,7 @@ _ALONE_AFTER: Final = 2
 _JOURNALS: weakref.WeakSet[PostgresJournal] = weakref.WeakSet()
 
 _Job: TypeAlias = "tuple[Operation[Any], Future[Any]]"
-_Results: TypeAlias = "list[tuple[Future[Any], Any, Exception | None]]"
+_Results: TypeAlias = "list[Result]"
 
 
 class _UndoneError(Exception):
@@ -145,12 +146,7 @@ class _Writer:
         """Carry out what is queued, in its order, until there is no more."""
         done = False
         while not done:
-            group = [self._waiting.get()]
-            while len(group) < _GROUP:
-                try:
-                    group.append(self._waiting.get_nowait())
-                except queue.Empty:
-                    break
+            group = gathered(self._waiting, _GROUP)
             done = None in group
             jobs = [job for job in group if job is not None]
             if jobs:
@@ -179,11 +175,7 @@ class _Writer:
                 self._let_go()
                 results = self._failed(jobs, said(error))
             break
-        for future, result, error in results:
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
+        tell(results)
 
     def _failed(self, jobs: Sequence[_Job], why: str) -> _Results:
         failure = JournalError(f"the journal {self._server.name} cannot be written: {why}")
@@ -232,7 +224,7 @@ class _Writer:
 
     def _step(
         self, db: Connection, books: PostgresBooks, operation: Operation[Any], future: Future[Any], *, alone: bool
-    ) -> tuple[Future[Any], Any, Exception | None]:
+    ) -> Result:
         """Carry out one operation; one that is refused is undone alone."""
         import psycopg
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from countwerk_meter.errors import JournalError
+from countwerk_meter.journal.groups import Result, gathered, tell
 from countwerk_meter.journal.owners import OwnerLocks
 from countwerk_meter.journal.port import Journal, refused, running
 from countwerk_meter.journal.sqlite_file import BUSY_SECONDS, SCHEMA_VERSION, opened
@@ -144,12 +145,7 @@ class SqliteJournal(Journal):
         del connection
         done = False
         while not done:
-            group = [waiting.get()]
-            while len(group) < _GROUP:
-                try:
-                    group.append(waiting.get_nowait())
-                except queue.Empty:
-                    break
+            group = gathered(waiting, _GROUP)
             done = None in group
             jobs = [job for job in group if isinstance(job, tuple)]
             if jobs and db is None:
@@ -175,7 +171,7 @@ class SqliteJournal(Journal):
         self, db: sqlite3.Connection, books: SqliteBooks, jobs: list[tuple[Operation[Any], Future[Any]]]
     ) -> None:
         """Carry out a group in one transaction; one that fails is undone alone. Reads do not fail with a write."""
-        results: list[tuple[Future[Any], Any, Exception | None]] = []
+        results: list[Result] = []
         try:
             reads_only = all(operation.reads for operation, _ in jobs)
             durable = self._synchronous and any(operation.durable for operation, _ in jobs)
@@ -203,11 +199,7 @@ class SqliteJournal(Journal):
                 self._commit(db, books, reads)
                 jobs = [job for job in jobs if not job[0].reads]
             results = [(future, None, failure) for _, future in jobs]
-        for future, result, error in results:
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
+        tell(results)
 
     def pause(self) -> _Pause | None:
         """Let go of the file before a fork; what is submitted meanwhile waits in the queue."""

@@ -1,0 +1,34 @@
+"""What every writer thread does at both ends of a group: take what is queued, and tell whoever waits."""
+
+from __future__ import annotations
+
+import queue
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from concurrent.futures import Future
+
+T = TypeVar("T")
+
+Result: TypeAlias = "tuple[Future[Any], Any, Exception | None]"
+
+
+def gathered(waiting: queue.SimpleQueue[T], limit: int) -> list[T]:
+    """Wait for one job, and return it with those that are queued behind it, so many at most."""
+    group = [waiting.get()]
+    while len(group) < limit:
+        try:
+            group.append(waiting.get_nowait())
+        except queue.Empty:
+            break
+    return group
+
+
+def tell(results: Iterable[Result]) -> None:
+    """Give each future its result, or the error that it has instead."""
+    for future, result, error in results:
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
