@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from countwerk_meter.journal.postgres_owners import BEAT
 from countwerk_meter.journal.sql_books import Cursor, SqlBooks
 from countwerk_meter.journal.statements import Statements
 
@@ -36,11 +37,7 @@ class PostgresBooks(SqlBooks):
 
     def join(self, owner: str) -> None:
         """Begin an owner's lease."""
-        query = (
-            "INSERT INTO countwerk_owner (id, beat_at) VALUES (%s, clock_timestamp())"
-            " ON CONFLICT (id) DO UPDATE SET beat_at = clock_timestamp()"
-        )
-        self._execute(query, (owner,))
+        self._execute(BEAT, ([owner],))
 
     def leave(self, owner: str) -> None:
         """End an owner's lease."""

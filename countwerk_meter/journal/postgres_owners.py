@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 BEAT_SECONDS: Final = 5.0
 LEASE_SECONDS: Final = 30.0
-_BEAT: Final = (
+BEAT: Final = (
     "INSERT INTO countwerk_owner (id, beat_at) SELECT unnest(%s::text[]), clock_timestamp()"
     " ON CONFLICT (id) DO UPDATE SET beat_at = clock_timestamp()"
 )
@@ -97,7 +97,7 @@ class Heart:
             try:
                 connection = connection or self._server.opened()
                 if self._owners:
-                    connection.execute(_BEAT, (sorted(self._owners),))
+                    connection.execute(BEAT, (sorted(self._owners),))
                 if not tidied:
                     connection.execute(_TIDY)
                     tidied = True
