@@ -68,7 +68,7 @@ class _Account:
 @dataclass(slots=True)
 class ShadowLedger:
     """
-    One per meter, shared by its threads and loops; makes no call wait.
+    One per meter, shared by its threads and loops, and a transport of its own; makes no call wait.
 
     Attributes:
         ledger: What the journal calls it.
@@ -89,8 +89,8 @@ class ShadowLedger:
     _thread: threading.Thread | None = None
     _closed: bool = False
 
-    def send(self, request: LedgerRequest) -> Reply:
-        """Answer a request, at once."""
+    def send(self, request: LedgerRequest, deadline: float) -> Reply:  # noqa: ARG002 - it answers at once
+        """Answer a request."""
         answers: dict[str, Callable[[dict[str, Any]], dict[str, Any] | None]] = {
             "reserve": self._reserve,
             "confirm-reservation": self._confirm,
@@ -177,30 +177,15 @@ class ShadowLedger:
                 self._accounts[account_id].left = available - taken
 
 
-class ShadowTransport:
-    """A shadow ledger as sync code asks it."""
-
-    def __init__(self, shadow: ShadowLedger) -> None:
-        self._shadow = shadow
-
-    def send(self, request: LedgerRequest, deadline: float) -> Reply:  # noqa: ARG002 - it answers at once
-        """Answer a request."""
-        return self._shadow.send(request)
-
-    def close(self) -> None:
-        """Ask for no more balances."""
-        self._shadow.close()
-
-
 class AsyncShadowTransport:
     """A shadow ledger as async code asks it."""
 
     def __init__(self, shadow: ShadowLedger) -> None:
         self._shadow = shadow
 
-    async def send(self, request: LedgerRequest, deadline: float) -> Reply:  # noqa: ARG002 - as above
-        """Answer a request."""
-        return self._shadow.send(request)
+    async def send(self, request: LedgerRequest, deadline: float) -> Reply:
+        """Answer a request, at once."""
+        return self._shadow.send(request, deadline)
 
     async def aclose(self) -> None:
         """Nothing is open."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from countwerk_meter._drivers.clock import Clock
 from countwerk_meter._drivers.loops import LoopTransports
 from countwerk_meter._drivers.runtime import Runtime
-from countwerk_meter._drivers.shadow import AsyncShadowTransport, ShadowLedger, ShadowTransport
+from countwerk_meter._drivers.shadow import AsyncShadowTransport, ShadowLedger
 from countwerk_meter._drivers.transport import AsyncHttpxTransport, HttpxTransport
 from countwerk_meter._flow.overview import Due, Waiting
 from countwerk_meter._flow.recover import Recovered, recover
@@ -136,7 +136,7 @@ class Engine:
         ledger = ShadowLedger(self.terms.ledger, self.terms.principal, self.journal, self._transport)
         loops = LoopTransports(lambda: AsyncShadowTransport(ledger))
         self._shadow_ledger = ledger
-        return Runtime(self.journal, ShadowTransport(ledger), loops, self.clock, self.telemetry), loops
+        return Runtime(self.journal, ledger, loops, self.clock, self.telemetry), loops
 
     def let_through(self, error: CountwerkError, account_id: str, operation: str) -> None:
         """
