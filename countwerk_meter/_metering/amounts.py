@@ -6,7 +6,7 @@ import dataclasses
 import json
 import threading
 from dataclasses import dataclass, field
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 from countwerk_meter._flow.ending import Measured
@@ -16,7 +16,7 @@ from countwerk_meter.pricing import PriceProfile
 from countwerk_meter.usage import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 Kind = Literal["amount", "price", "estimate"]
@@ -89,8 +89,12 @@ def hold_of(
         raise ConfigurationError(
             "an estimate needs a price profile: pass prices to Meter, or use Meter.from_env() and COUNTWERK_PRICES"
         )
-    total = prices.price(_dimensions(estimate, prices, attributes), attributes).total
-    return Hold("estimate", max(int(total.to_integral_value(ROUND_CEILING)), 1))
+    return Hold("estimate", price_in(prices, attributes)(estimate))
+
+
+def price_in(prices: PriceProfile, attributes: Mapping[str, str]) -> Callable[[Usage], int]:
+    """Return what prices a usage in whole credits, rounded up, at least one."""
+    return lambda usage: max(prices.price(_dimensions(usage, prices, attributes), attributes).credits_to_deduct, 1)
 
 
 def _dimensions(usage: Usage, prices: PriceProfile, attributes: Mapping[str, str]) -> dict[str, Decimal | int]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from decimal import ROUND_CEILING
 from typing import TYPE_CHECKING, TypeAlias
 
+from countwerk_meter._metering.amounts import price_in
 from countwerk_meter._wire.requests import checked_account, checked_operation
 from countwerk_meter.errors import ConfigurationError
 from countwerk_meter.estimating import count_tokens
@@ -106,16 +106,6 @@ class Clamp:
 
     def _costs(self, tokens: int) -> int:
         return self.price(replace(self.usage, output_tokens=tokens))
-
-
-def price_in(prices: PriceProfile, attributes: Mapping[str, str]) -> Callable[[Usage], int]:
-    """Return what prices a usage in whole credits, rounded up, at least one."""
-
-    def price(usage: Usage) -> int:
-        dimensions = usage.measured(lambda dimension: prices.prices(dimension, attributes))
-        return max(int(prices.price(dimensions, attributes).total.to_integral_value(ROUND_CEILING)), 1)
-
-    return price
 
 
 def clamp_of(usage: Usage | None, prices: PriceProfile | None, attributes: Mapping[str, str]) -> Clamp:
