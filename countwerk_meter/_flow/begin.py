@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from countwerk_meter._flow.books import Operation
-from countwerk_meter._flow.clock import expired_at
+from countwerk_meter._flow.clock import expired_at, outwaited
 from countwerk_meter._flow.rows import DEDUCT, ChargeRow, ReservationRow
 from countwerk_meter._flow.states import RESTARTABLE, ChargeState, ReservationState
 
@@ -235,7 +235,7 @@ def orphaned(books: Books, row: ReservationRow, reason: str, now: float) -> Rese
         promised=0,
         sealed=True,
         reason=reason,
-        due_at=now + row.validity * 60 + 60,
+        due_at=outwaited(row, now),
     )
 
 

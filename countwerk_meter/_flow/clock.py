@@ -1,4 +1,4 @@
-"""Judging a hold by the ledger's clock, and by no other (money rule 6)."""
+"""Judging a hold by the ledger's clock, and where that never named its end by waiting it out (money rule 6)."""
 
 from __future__ import annotations
 
@@ -30,6 +30,15 @@ def life_of(row: ReservationRow, moment: Moment) -> Life:
     if moment.ledger is None or row.expires_at is None:
         return Life.UNKNOWN
     return Life.EXPIRED if expired_at(row, moment.ledger) else Life.ALIVE
+
+
+def outwaited(row: ReservationRow, since: float) -> float:
+    """
+    Return when, on this machine's clock, a hold made at `since` is over if the ledger never named its end.
+
+    Its whole validity is waited out, and a minute more for clocks that differ; nothing else is inferred from it.
+    """
+    return since + row.validity * 60 + 60
 
 
 def surely_over(row: ReservationRow, moment: Moment) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from countwerk_meter._flow.attempts import LoadCharge
 from countwerk_meter._flow.books import Operation
-from countwerk_meter._flow.clock import surely_over
+from countwerk_meter._flow.clock import outwaited, surely_over
 from countwerk_meter._flow.commands import Emit, Journal, Now
 from countwerk_meter._flow.deduct import settled_fields
 from countwerk_meter._flow.legs import add_late, late_of, other_half
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from countwerk_meter._flow.rows import ChargeRow, ReservationRow
     from countwerk_meter._flow.terms import Terms
 
-# A hold whose end the ledger never named ends by its validity; a minute more for clocks that differ.
-_AFTER_VALIDITY: Final = 60.0
 _EVERY: Final = 1_000_000_000
 _ALONE: Final = frozenset({ReservationState.UNRESOLVED, ReservationState.ORPHAN_POSSIBLE})
 
@@ -164,7 +162,7 @@ class Close(Operation[Closed]):
         if charge.principal != self.principal:
             return f"{charge.id} was begun under the API key {charge.principal}, and a deduct needs the same account"
         if row.expires_at is None:
-            over = self.moment.wall > row.created_at + row.validity * 60 + _AFTER_VALIDITY
+            over = self.moment.wall > outwaited(row, row.created_at)
         elif self.moment.ledger is None:
             return f"the ledger does not say what time it is, so the hold of {charge.id} may still be confirmed"
         else:

@@ -26,7 +26,7 @@ from countwerk_meter._flow.attempts import (
     Postpone,
 )
 from countwerk_meter._flow.begin import Forsake
-from countwerk_meter._flow.clock import Life, life_of, surely_over
+from countwerk_meter._flow.clock import Life, life_of, outwaited, surely_over
 from countwerk_meter._flow.commands import Emit, Journal, Now, Send
 from countwerk_meter._flow.deduct import deduct, named_amount, rejected, settled_fields
 from countwerk_meter._flow.outcomes import (
@@ -108,8 +108,8 @@ def _forsaken(row: ReservationRow) -> Flow[Pass]:
 
 def _expire_orphan(row: ReservationRow) -> Flow[Pass]:
     now: Moment = yield Now()
-    # No ledger time is known for a hold that may not exist: its whole validity is waited out, and a minute more.
-    due = row.due_at or row.created_at + row.validity * 60 + 60
+    # No ledger time is known for a hold that may not exist.
+    due = row.due_at or outwaited(row, row.created_at)
     if now.wall < due:
         return Pass(Verdict.LATER, row.account_id, due)
     yield Journal(ExpireOrphan(row.key))
@@ -122,7 +122,7 @@ def _lapse(terms: Terms, row: ReservationRow) -> Flow[Pass]:
         return failed
     if life_of(row, moment) is not Life.EXPIRED:
         # The ledger named no end: its validity is waited out on this machine's clock, and nothing is inferred from it.
-        left = row.created_at + row.validity * 60 + 60 - moment.wall
+        left = outwaited(row, row.created_at) - moment.wall
         if moment.ledger is not None and row.expires_at is not None:
             left = max(row.expires_at - moment.ledger + 1, 1.0)
         elif row.expires_at is not None:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from countwerk_meter._flow.clock import outwaited
 from countwerk_meter._flow.rows import ChargeRow
 from countwerk_meter._flow.states import ChargeState, ReservationState
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from countwerk_meter._flow.rows import ReservationRow
 
 ORPHAN: Final = "orphan hold"
-# A minute for clocks that differ, as in settlement.
-_AFTER_VALIDITY: Final = 60.0
 
 _WHY: Final[Mapping[str, str]] = {
     "vanished": "the first confirm was answered RESERVATION_NOT_FOUND while the hold should have been alive",
@@ -128,9 +127,7 @@ def _kind(listing: Listing) -> str:
 
 
 def _end(hold: ReservationRow) -> datetime:
-    if hold.expires_at is not None:
-        return _time(hold.expires_at)
-    return _time(hold.created_at + hold.validity * 60 + _AFTER_VALIDITY)
+    return _time(outwaited(hold, hold.created_at) if hold.expires_at is None else hold.expires_at)
 
 
 def _time(seconds: float) -> datetime:
