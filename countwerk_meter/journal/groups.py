@@ -1,4 +1,4 @@
-"""What every writer thread does at both ends of a group: take what is queued, and tell whoever waits."""
+"""What every writer thread does at both ends of a group: take what is queued, and give whoever waits the result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def gathered(waiting: queue.SimpleQueue[T], limit: int) -> list[T]:
     return group
 
 
-def tell(results: Iterable[Result]) -> None:
+def deliver(results: Iterable[Result]) -> None:
     """Give each future its result, or the error that it has instead."""
     for future, result, error in results:
         if error is None:

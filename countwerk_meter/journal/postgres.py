@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from pydantic import SecretStr
 
 from countwerk_meter.errors import JournalError
-from countwerk_meter.journal.groups import Result, gathered, tell
+from countwerk_meter.journal.groups import Result, deliver, gathered
 from countwerk_meter.journal.port import Journal, refused, running
 from countwerk_meter.journal.postgres_books import PostgresBooks
 from countwerk_meter.journal.postgres_owners import BEAT_SECONDS, LEASE_SECONDS, Heart, IsDead, Join, Leave
@@ -175,7 +175,7 @@ class _Writer:
                 self._let_go()
                 results = self._failed(jobs, said(error))
             break
-        tell(results)
+        deliver(results)
 
     def _failed(self, jobs: Sequence[_Job], why: str) -> _Results:
         failure = JournalError(f"the journal {self._server.name} cannot be written: {why}")

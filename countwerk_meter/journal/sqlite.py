@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from countwerk_meter.errors import JournalError
-from countwerk_meter.journal.groups import Result, gathered, tell
+from countwerk_meter.journal.groups import Result, deliver, gathered
 from countwerk_meter.journal.owners import OwnerLocks
 from countwerk_meter.journal.port import Journal, refused, running
 from countwerk_meter.journal.sqlite_file import BUSY_SECONDS, SCHEMA_VERSION, opened
@@ -199,7 +199,7 @@ class SqliteJournal(Journal):
                 self._commit(db, books, reads)
                 jobs = [job for job in jobs if not job[0].reads]
             results = [(future, None, failure) for _, future in jobs]
-        tell(results)
+        deliver(results)
 
     def pause(self) -> _Pause | None:
         """Let go of the file before a fork; what is submitted meanwhile waits in the queue."""

@@ -56,6 +56,7 @@ class RawServer:
     def __init__(self, handle):
         self.stop = threading.Event()
         self.requests = []
+        self.heads = 0
         self._handle = handle
         self._socket = socket.create_server(("127.0.0.1", 0))
         self._socket.settimeout(0.05)
@@ -88,10 +89,14 @@ class RawServer:
             if not piece:
                 raise ConnectionError
             data += piece
+        self.heads += 1
         head, _, body = data.partition(b"\r\n\r\n")
         length = next(int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-l"))
         while len(body) < length:
-            body += connection.recv(65536)
+            piece = connection.recv(65536)
+            if not piece:
+                raise ConnectionError
+            body += piece
         self.requests.append(head + b"\r\n\r\n" + body)
 
     def drip(self, connection, data):

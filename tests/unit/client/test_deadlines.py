@@ -61,7 +61,10 @@ def test_slow_answers(call, raw_server, raises, handle, method, args):
 
     assert time.monotonic() - begun < BOUND
     assert caught.value.in_doubt
-    assert 1 == len(server.requests)
+    # On a busy machine the budget may end with the body still on its way: its head is there, or comes at once.
+    while not server.heads and time.monotonic() - begun < BOUND:
+        time.sleep(0.01)
+    assert 1 == server.heads
 
 
 @pytest.mark.parametrize("handle", [read_slowly, read_nothing])
