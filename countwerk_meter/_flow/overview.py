@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from countwerk_meter._flow.books import Operation
 from countwerk_meter._flow.states import ChargeState, ReservationState
@@ -11,6 +11,9 @@ from countwerk_meter._flow.states import ChargeState, ReservationState
 if TYPE_CHECKING:
     from countwerk_meter._flow.books import Books, DueRow
     from countwerk_meter._flow.rows import ChargeRow, ReservationRow
+
+# A limit that no journal reaches.
+EVERY: Final = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from countwerk_meter._flow.clock import outwaited, surely_over
 from countwerk_meter._flow.commands import Emit, Journal, Now
 from countwerk_meter._flow.deduct import settled_fields
 from countwerk_meter._flow.legs import add_late, late_of, other_half
+from countwerk_meter._flow.overview import EVERY
 from countwerk_meter._flow.rows import CONFIRM
 from countwerk_meter._flow.settle import probe
 from countwerk_meter._flow.states import LISTED, WAITING, ChargeState, ReservationState
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from countwerk_meter._flow.rows import ChargeRow, ReservationRow
     from countwerk_meter._flow.terms import Terms
 
-_EVERY: Final = 1_000_000_000
 _ALONE: Final = frozenset({ReservationState.UNRESOLVED, ReservationState.ORPHAN_POSSIBLE})
 
 
@@ -59,7 +59,7 @@ class Listings(Operation["list[Listing]"]):
     def apply(self, books: Books) -> list[Listing]:
         found: list[Listing] = []
         shown: set[str] = set()
-        for charge in reversed(books.charges(self.ledger, LISTED, _EVERY)):
+        for charge in reversed(books.charges(self.ledger, LISTED, EVERY)):
             leg = other_half(books, charge)
             if leg is not None and charge.parent is None and leg.state in LISTED:
                 continue  # its one leg stands for it, and carries the amount
@@ -69,7 +69,7 @@ class Listings(Operation["list[Listing]"]):
             found.append(Listing(charge, row))
         found.extend(
             Listing(None, row, next(iter(books.charges_of(row.key)), None))
-            for row in books.reservations(self.ledger, _ALONE, _EVERY)
+            for row in books.reservations(self.ledger, _ALONE, EVERY)
             if row.key not in shown
         )
         return found

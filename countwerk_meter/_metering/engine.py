@@ -266,10 +266,12 @@ class Engine:
             try:
                 agenda = self._ask(Due(self.terms.ledger, self.terms.owner, self.now(), 64), deadline)
                 # A row that was tried and backs off, or is out just now, is due later, and has not settled.
-                moving = self._ask(Waiting(self.terms.ledger, self.terms.owner), deadline)
+                waiting = bool(agenda.rows or self.commits) or self._ask(
+                    Waiting(self.terms.ledger, self.terms.owner), deadline
+                )
             except TimeoutError:
                 return False
-            if not agenda.rows and not self.commits and not moving:
+            if not waiting:
                 return True
             left = deadline - time.monotonic()
             if left <= 0:

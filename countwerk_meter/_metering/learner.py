@@ -13,7 +13,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from countwerk_meter._flow.learning import EVERYBODY, Answered, Kind, Learn, Recall
+from countwerk_meter._flow.learning import Answered, Kind, Learn, Recall
 from countwerk_meter.errors import CountwerkError
 from countwerk_meter.estimating import COLD_START_TOKENS, Histories
 
@@ -124,6 +124,3 @@ class Learner:
                 known.histories = done.result()
                 for answer in known.waiting:
                     known.histories.learn(*answer)
-
-
-__all__ = ["EVERYBODY", "LOT", "Learner"]

@@ -6,15 +6,12 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from countwerk_meter._flow.states import ChargeState
+from countwerk_meter._flow.states import COLLECTED, LISTED, ChargeState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from countwerk_meter._flow.rows import ChargeRow
-
-_C = ChargeState
-_CHARGED = frozenset({_C.COMMITTED, _C.SETTLED})
 
 
 @dataclass(slots=True)
@@ -48,14 +45,14 @@ def summary(rows: Iterable[ChargeRow]) -> list[Total]:
     for row in rows:
         key = (row.account_id, row.operation, _model(row.lines))
         total = totals.setdefault(key, Total(*key))
-        if row.state in _CHARGED:
+        if row.state in COLLECTED:
             total.calls += row.parent is None
             # A leg's part counts with the leg: it may be on the way, or waiting, by itself.
             total.credits += row.share
-        elif row.state is _C.DENIED:
+        elif row.state is ChargeState.DENIED:
             total.refused += 1
             total.refused_credits += row.amount or row.estimate
-        elif row.state in {_C.UNCOLLECTED, _C.UNRESOLVED, _C.LOST}:
+        elif row.state in LISTED:
             total.listed += 1
     kept = (total for total in totals.values() if total.calls or total.credits or total.refused or total.listed)
     return sorted(kept, key=lambda total: (total.account_id, total.operation, total.model))

@@ -9,16 +9,16 @@ import typer
 from rich.table import Table
 
 from countwerk_meter._flow.attempts import LoadCharge
-from countwerk_meter._flow.overview import Charges
+from countwerk_meter._flow.legs import LATE, OVER
+from countwerk_meter._flow.overview import EVERY, Charges
 from countwerk_meter._flow.states import ChargeState
 from countwerk_meter._metering.charges import Charge
 from countwerk_meter._metering.summary import Total, summary
 from countwerk_meter.cli.answers import NO, console, print_json, print_whole, refuse, reported
 from countwerk_meter.cli.default_command import with_default
-from countwerk_meter.cli.existing_journal import ledger_named, open_existing
+from countwerk_meter.cli.existing_journal import ledger_named, opened
 from countwerk_meter.cli.options import AsJson, BaseUrl, Enforcement, JournalUrl, age
 
-_EVERY = 1_000_000_000
 _STYLES = {
     "unresolved": "red",
     "uncollected": "red",
@@ -43,7 +43,7 @@ def list_charges(
         list[ChargeState] | None, typer.Option("--state", "-s", help="Only these; may be given several times.")
     ] = None,
     account: Annotated[str | None, typer.Option("--account", help="Only this account's.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=_EVERY, help="The newest so many.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=EVERY, help="The newest so many.")] = 50,
     journal: JournalUrl = None,
     base_url: BaseUrl = None,
     enforcement: Enforcement = "on",
@@ -52,12 +52,9 @@ def list_charges(
     """List a ledger's charges in the journal, newest first."""
     with reported("charges", as_json=as_json):
         ledger = ledger_named(base_url, enforcement)
-        store = open_existing("charges", journal, as_json=as_json)
-        try:
-            read = limit if account is None else _EVERY
+        with opened("charges", journal, as_json=as_json) as store:
+            read = limit if account is None else EVERY
             rows = store.run(Charges(ledger, frozenset(state) if state else None, read))
-        finally:
-            store.close()
     found = [Charge.of(row) for row in rows if account is None or row.account_id == account][:limit]
     if as_json:
         print_json({"ledger": ledger, "journal": store.name, "charges": [charge.to_dict() for charge in found]})
@@ -79,13 +76,10 @@ def show(
     """Show one charge in full: what was measured, which rule priced it at what rate, its legs, what became of it."""
     with reported("charges", as_json=as_json):
         ledger = ledger_named(base_url, enforcement)
-        store = open_existing("charges", journal, as_json=as_json)
-        try:
+        with opened("charges", journal, as_json=as_json) as store:
             # A second late part of one charge is `<id>.late.late`.
-            legs = (charge_id, f"{charge_id}.over", *(charge_id + ".late" * number for number in range(1, 10)))
+            legs = (charge_id, charge_id + OVER, *(charge_id + LATE * number for number in range(1, 10)))
             rows = [row for row in (store.run(LoadCharge(ledger, name)) for name in legs) if row is not None]
-        finally:
-            store.close()
     if not rows:
         refuse("charges", f"no charge {charge_id} of {ledger} in {store.name}", NO, as_json=as_json)
     _show_in_full([Charge.of(row) for row in rows], as_json=as_json)
@@ -107,11 +101,8 @@ def summarise(
     """Add charges up by account, operation and model; of a shadow meter, what would have been charged and refused."""
     with reported("charges", as_json=as_json):
         ledger = ledger_named(base_url, enforcement)
-        store = open_existing("charges", journal, as_json=as_json)
-        try:
-            rows = store.run(Charges(ledger, None, _EVERY))
-        finally:
-            store.close()
+        with opened("charges", journal, as_json=as_json) as store:
+            rows = store.run(Charges(ledger, None, EVERY))
     begun = 0.0 if since is None else time.time() - since.total_seconds()
     totals = summary(row for row in rows if row.created_at >= begun and account in {None, row.account_id})
     if as_json:

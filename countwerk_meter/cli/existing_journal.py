@@ -6,6 +6,7 @@ The rule: a command that only looks must not leave an empty journal behind, so a
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -17,6 +18,8 @@ from countwerk_meter.errors import ConfigurationError
 from countwerk_meter.journal import default_path, open_journal
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from countwerk_meter.journal import Journal
 
 _SQLITE = "sqlite:///"
@@ -29,14 +32,19 @@ def file_of(url: str | None) -> Path | None:
     return Path(unquote(url.removeprefix(_SQLITE))) if url.startswith(_SQLITE) else None
 
 
-def open_existing(command: str, url: str | None, *, as_json: bool) -> Journal:
-    """Open a journal, or end the command with exit code 1 if there is none."""
+@contextlib.contextmanager
+def opened(command: str, url: str | None, *, as_json: bool) -> Generator[Journal]:
+    """Open a journal for a block, or end the command with exit code 1 if there is none."""
     if url == "memory:":
         raise ConfigurationError("a memory: journal cannot be seen from another process; name a file")
     path = file_of(url)
     if path is not None and not path.is_file():
         refuse(command, f"no journal at {path}", NO, as_json=as_json)
-    return open_journal(url)
+    store = open_journal(url)
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 def ledger_named(base_url: str | None, enforcement: str = "on") -> str:

@@ -7,7 +7,7 @@ import typer
 
 from countwerk_meter._metering.operations import Operations
 from countwerk_meter.cli.answers import console, print_json, reported
-from countwerk_meter.cli.existing_journal import ledger_named, open_existing
+from countwerk_meter.cli.existing_journal import ledger_named, opened
 from countwerk_meter.cli.options import AsJson, BaseUrl, JournalUrl, age
 
 
@@ -28,11 +28,8 @@ def prune(
     """
     with reported("prune", as_json=as_json):
         ledger = ledger_named(base_url)
-        store = open_existing("prune", journal, as_json=as_json)
-        try:
+        with opened("prune", journal, as_json=as_json) as store:
             done = Operations(store, ledger).prune(older_than)
-        finally:
-            store.close()
     if as_json:
         print_json({"ledger": ledger, "journal": store.name, "charges": done.charges, "holds": done.reservations})
     else:

@@ -20,7 +20,7 @@ from countwerk_meter._metering.charges import Charge
 from countwerk_meter._metering.listed import Listed
 from countwerk_meter._metering.operations import Operations, checked_note
 from countwerk_meter.cli.answers import NO, console, print_json, reported
-from countwerk_meter.cli.existing_journal import ledger_named, open_existing
+from countwerk_meter.cli.existing_journal import ledger_named, opened
 from countwerk_meter.cli.options import AsJson, BaseUrl, JournalUrl, Product
 from countwerk_meter.errors import ConfigurationError
 
@@ -51,11 +51,8 @@ def reconcile(
         return
     with reported("reconcile", as_json=as_json):
         ledger = ledger_named(base_url)
-        store = open_existing("reconcile", journal, as_json=as_json)
-        try:
+        with opened("reconcile", journal, as_json=as_json) as store:
             listed = Operations(store, ledger).listed()
-        finally:
-            store.close()
     found = [item for item in listed if account in {None, item.account_id}]
     if as_json:
         rows = [item.to_dict() | {"ways": _ways(item)} for item in found]
@@ -93,8 +90,7 @@ def close(
         ledger = ledger_named(base_url)
         if deduct and not product:
             raise ConfigurationError("a deduct needs an AI product: pass --product or set COUNTWERK_AI_PRODUCT_ID")
-        store = open_existing("reconcile close", journal, as_json=as_json)
-        try:
+        with opened("reconcile close", journal, as_json=as_json) as store:
             if deduct and product:
                 with Meter(product, base_url=base_url, journal=store) as meter:
                     done = meter.operations.close(name, finding, note=note, deduct=True)
@@ -105,8 +101,6 @@ def close(
                     )
             else:
                 done, leg = Operations(store, ledger).close(name, finding, note=note), None
-        finally:
-            store.close()
     if as_json:
         print_json({"closed": name, "as": str(finding), "again": done.again, "deduct": leg and leg.to_dict()})
     else:

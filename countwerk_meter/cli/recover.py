@@ -16,8 +16,8 @@ from countwerk_meter import Meter
 from countwerk_meter._drivers.endpoint import Endpoint
 from countwerk_meter._metering.operations import Operations
 from countwerk_meter.cli.answers import NO, console, print_json, print_whole, reported
-from countwerk_meter.cli.existing_journal import open_existing
-from countwerk_meter.cli.left import SETTLES, left
+from countwerk_meter.cli.existing_journal import opened
+from countwerk_meter.cli.left import SETTLES, left, taken_over
 from countwerk_meter.cli.options import AsJson, BaseUrl, JournalUrl, Product
 from countwerk_meter.errors import ConfigurationError
 
@@ -63,8 +63,7 @@ def recover(
         if not product:
             raise ConfigurationError("no AI product: pass --product or set COUNTWERK_AI_PRODUCT_ID")
         endpoint = Endpoint.of(None, base_url)
-        store = open_existing("recover", journal, as_json=as_json)
-        try:
+        with opened("recover", journal, as_json=as_json) as store:
             if take_over_key is not None:
                 moved = Operations(store, endpoint.base_url).take_over_key(take_over_key, endpoint.fingerprint)
             with (
@@ -73,8 +72,6 @@ def recover(
             ):
                 meter.close(timeout)
             remaining = left(store, endpoint.base_url, endpoint.fingerprint)
-        finally:
-            store.close()
     settled = not any(remaining[name] for name in SETTLES)
     if as_json:
         print_json({"journal": store.name, "moved": moved, "taken_over": taken, "calls": calls, "settled": settled})
@@ -91,8 +88,7 @@ def _show(moved: int | None, taken: Mapping[str, int], calls: list[dict[str, Any
     if not any(taken.values()):
         screen.print("Nothing to take over from dead processes.")
     else:
-        line = f"{taken['closed']} calls closed, {taken['resumed']} rows resumed, {taken['orphans']} holds in doubt"
-        screen.print(f"Taken over from dead processes: {line}", soft_wrap=True)
+        screen.print(taken_over(taken), soft_wrap=True)
     table = Table(box=None, show_header=False, pad_edge=False)
     for call in calls:
         state = "lost: nothing charged, see reconcile" if call["state"] == "lost" else f"{call['amount']:,} credits"

@@ -14,8 +14,8 @@ from rich.table import Table
 from countwerk_meter import Meter
 from countwerk_meter._drivers.endpoint import Endpoint
 from countwerk_meter.cli.answers import NO, console, print_json, reported
-from countwerk_meter.cli.existing_journal import open_existing
-from countwerk_meter.cli.left import MEANING, NOT_LEFT, left
+from countwerk_meter.cli.existing_journal import opened
+from countwerk_meter.cli.left import MEANING, NOT_LEFT, left, taken_over
 from countwerk_meter.cli.options import AsJson, BaseUrl, JournalUrl, Product
 from countwerk_meter.errors import ConfigurationError
 
@@ -44,8 +44,7 @@ def settle(
         if not product:
             raise ConfigurationError("no AI product: pass --product or set COUNTWERK_AI_PRODUCT_ID")
         endpoint = Endpoint.of(None, base_url)
-        store = open_existing("settle", journal, as_json=as_json)
-        try:
+        with opened("settle", journal, as_json=as_json) as store:
             with (
                 console(stderr=True).status("Settling"),
                 Meter(product, base_url=base_url, journal=store, on_event=hear) as meter,
@@ -53,8 +52,6 @@ def settle(
                 meter.flush(timeout)
                 meter.close(1.0)
             remaining = left(store, endpoint.base_url, endpoint.fingerprint)
-        finally:
-            store.close()
     to_do = sum(number for name, number in remaining.items() if name not in NOT_LEFT)
     done = {"charges": counts["charged"], "credits": amounts["charged"]}
     if as_json:
@@ -68,11 +65,7 @@ def settle(
 def _show(recovered: Mapping[str, Any], done: Mapping[str, int], remaining: Mapping[str, int]) -> None:
     screen = console()
     if any(recovered.values()):
-        screen.print(
-            f"Taken over from dead processes: {recovered['closed']} calls closed, {recovered['resumed']} rows resumed, "
-            f"{recovered['orphans']} holds in doubt",
-            soft_wrap=True,
-        )
+        screen.print(taken_over(recovered), soft_wrap=True)
     screen.print(f"Settled: {done['charges']} charges, {done['credits']:,} credits")
     rest = {name: number for name, number in remaining.items() if number}
     if not rest:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from countwerk_meter._flow.overview import Charges, Unsettled
+from countwerk_meter._flow.overview import EVERY, Charges, Unsettled
 from countwerk_meter._flow.states import ChargeState, ReservationState
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from countwerk_meter.cli.replay.traffic import Tally
     from countwerk_meter.journal import Journal
 
-_ALL = 1_000_000_000
 _NO_CHARGE = frozenset({ChargeState.DENIED, ChargeState.CANCELLED, ChargeState.ORPHANED})
 
 
@@ -99,11 +98,11 @@ def account_for(
 
     """
     rows: defaultdict[str, list[ChargeRow]] = defaultdict(list)
-    for row in journal.run(Charges(ledger, None, _ALL)):
+    for row in journal.run(Charges(ledger, None, EVERY)):
         if row.created_at >= since:
             rows[row.account_id].append(row)
     orphans: defaultdict[str, list[int]] = defaultdict(list)
-    for hold in journal.run(Unsettled(ledger, _ALL, frozenset({ReservationState.ORPHAN_POSSIBLE}))):
+    for hold in journal.run(Unsettled(ledger, EVERY, frozenset({ReservationState.ORPHAN_POSSIBLE}))):
         if hold.created_at >= since:
             orphans[hold.account_id].append(hold.amount)
     result = Result()

@@ -21,7 +21,7 @@ from countwerk_meter import ConfigurationError, InsufficientCreditsError
 from countwerk_meter.events import Step
 from countwerk_meter_langchain.accounts import Accounts
 from countwerk_meter_langchain.claims import Claim, claims_of
-from countwerk_meter_langchain.counting import DEFAULT_OUTPUT_TOKENS, estimate, input_tokens
+from countwerk_meter_langchain.counting import DEFAULT_OUTPUT_TOKENS, estimate, input_tokens, output_cap
 from countwerk_meter_langchain.runs import Run, Runs
 from countwerk_meter_langchain.settling import Settling, enter_batch, leave_batch
 
@@ -341,10 +341,14 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
     ) -> Reservation:
         expected: Usage | None = None
         if self._amount is None and self._price is None:
-            learned = self._meter.estimate(
-                self._operation, account_id=account_id, input_tokens=count, model=model, cold_start=self._output_tokens
-            )
-            expected = estimate(count, metadata, params, learned.output_tokens)
+            bound = 0
+            if not output_cap(metadata, params, 0):
+                # What was used before may have to be read from the journal: not where the request names its own cap.
+                bound = self._meter.estimate(
+                    self._operation, account_id=account_id, input_tokens=count, model=model,
+                    cold_start=self._output_tokens,
+                ).output_tokens  # fmt: skip
+            expected = estimate(count, metadata, params, bound)
         return self._meter.reserve(
             account_id,
             self._operation,
