@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from countwerk_meter._flow.commands import Emit, Interrupted, Journal, Now, Send, Sleep
-from countwerk_meter.errors import JournalError
+from countwerk_meter.errors import CountwerkError, JournalError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -120,8 +120,7 @@ class Runtime:
             except JournalError as error:
                 failure = error
             except TimeoutError:
-                self._interrupt(flow)
-                raise self._too_slow() from None
+                raise self._interrupt(flow) or self._too_slow() from None
             except BaseException:
                 self._interrupt(flow)
                 raise
@@ -152,8 +151,7 @@ class Runtime:
             except JournalError as error:
                 failure = error
             except TimeoutError:
-                self._interrupt(flow)
-                raise self._too_slow() from None
+                raise self._interrupt(flow) or self._too_slow() from None
             except BaseException:
                 self._interrupt(flow)
                 raise
@@ -178,11 +176,12 @@ class Runtime:
         assert self._journal is not None
         return self._journal.submit(command.operation)
 
-    def _interrupt(self, flow: Flow[Any]) -> None:
+    def _interrupt(self, flow: Flow[Any]) -> CountwerkError | None:
         """
         Let the flow write down its doubt: commits are queued and waited for briefly, nothing is sent any more.
 
-        Whatever goes wrong with that, the caller hears of what cut the flow short, not of this.
+        Returns the flow's own word for why it ended, if it has one: of use where it was only out of time. Whatever else
+        goes wrong, the caller hears of what cut the flow short, not of this.
         """
         reply: Any = None
         interrupted: BaseException | None = Interrupted()
@@ -194,11 +193,15 @@ class Runtime:
                     reply = wait_briefly(self._submit(command))
                 elif isinstance(command, Send | Sleep):
                     flow.close()
-                    return
+                    return None
                 else:
                     reply = self._quick(command)
+        except CountwerkError as error:
+            flow.close()
+            return error
         except (Exception, Interrupted):  # noqa: BLE001 - see above
             flow.close()
+        return None
 
     def _quick(self, command: Command) -> Any:
         if isinstance(command, Now):

@@ -236,7 +236,11 @@ def _not_held(
     ended, event = (
         (ChargeState.ORPHANED, "orphan_possible") if sequel is Sequel.ORPHAN else (ChargeState.CANCELLED, "refused")
     )
-    held = yield Journal(Fail(hold, ended, why(reply), now.wall))
+    try:
+        held = yield Journal(Fail(hold, ended, why(reply), now.wall))
+    except Interrupted:
+        # It is queued; the caller's time is up, and what the ledger said is the better word for why.
+        raise error from None
     yield Emit(event, charge.named() | {"amount": hold.amount, "reason": why(reply)})
     if terms.on_unavailable != "defer" or not isinstance(error, LedgerUnavailableError):
         raise error

@@ -73,6 +73,21 @@ def test_a_file_that_another_process_locks_holds_up_no_gate(bench):
     assert 0 == bench.settled(meter)
 
 
+def test_what_the_ledger_said_is_told_though_the_journal_hangs_behind_it(bench, style):
+    """Why a gate stayed closed is the ledger's doubt, which is queued, and written as soon as the journal writes."""
+    journal = SlowJournal("Fail")
+    meter = bench.meter(journal=journal, reserve_timeout=0.3)
+    bench.control.faults([{"path": "/api/credits/reserve", "kind": "status", "status": 503, "times": 1}])
+    start = time.monotonic()
+    with pytest.raises(LedgerUnavailableError) as caught:
+        style.block(meter.reserve(bench.account, "app.chat", amount=5), lambda _: None)
+    assert caught.value.in_doubt
+    assert time.monotonic() - start < 3
+    journal.go_on()
+    assert 0 == bench.settled(meter)
+    assert ["orphaned"] == [charge.state for charge in meter.charges()]
+
+
 def test_closing_does_not_wait_for_a_journal_that_hangs(bench):
     """It says that something may be left."""
     journal = SlowJournal("Due")
