@@ -8,6 +8,9 @@ expiry, and every request is judged at the moment when it arrives.
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+# What an account is said to have; a gate that was refused asks.
+BALANCE = 4
+
 
 class Message(NamedTuple):
     """One request on the wire."""
@@ -94,6 +97,8 @@ class Ledger(NamedTuple):
                 data = {"transactionId": "t", "newBalance": 0, "deductedAmount": deducts[message.target]}
                 after = self._replace(deducts=tuple(sorted(deducts.items())))
                 return after, _success(now, data | {"operation": "app.chat"})
+            case "balance":
+                return self, _success(now, {"balance": BALANCE, "availableBalance": BALANCE})
             case _:
                 return self, _success(now, {})
 

@@ -21,7 +21,7 @@ from countwerk_meter.errors import CountwerkError
 from .state import ACCOUNT, LEDGER, OPERATION, VALIDITY, wall_time
 
 # Programs that somebody waits for, and may stop waiting for; and those that are made again if they fail.
-GATES = frozenset({"call", "flat"})
+GATES = frozenset({"call", "clamped", "flat"})
 PASSES = frozenset({"settle", "deduct", "recover"})
 
 
@@ -65,6 +65,17 @@ def call(terms, used, hold=5, known=0, name="e1", key="k1"):
         return None
     yield _told("ran", name)
     return None if used is None else ("ending", _process(terms), gate.charge.epoch, used, known, name)
+
+
+def clamped(terms, used, hold=5, name="e1"):
+    """Pass a gate that takes what the balance pays for where that is less, and run a call that uses so much at most."""
+    charge = _charge(terms, name, hold)
+    try:
+        gate = yield from reserve(terms, charge, _hold(terms, hold), fit=lambda available: min(available, hold - 1))
+    except CountwerkError:
+        return None
+    yield _told("ran", name)
+    return ("ending", _process(terms), gate.charge.epoch, used, 0, name)
 
 
 def ending(terms, epoch, used, known=0, name="e1"):
@@ -133,6 +144,7 @@ PROGRAMS = {
     "deduct": deduct,
     "recover": lambda terms, _key: recover(terms),
     "call": call,
+    "clamped": clamped,
     "ending": ending,
     "flat": flat,
     "drawing": drawing,

@@ -41,6 +41,17 @@ SCENARIOS = (
         deep=Left(faults=2, crashes=1, power=1),
     ),
     Scenario(
+        "a gate that takes what there is",
+        Left(faults=2, crashes=1),
+        worked(("clamped", 0, 3)),
+        {"e1": 3},
+        faults=frozenset({"doubt", "cut"}),
+        faulty=SETTLING | {"reserve"},
+        codes={"reserve": ("INSUFFICIENT_CREDITS",)},
+        phases=(0,),
+        deep=Left(faults=3, crashes=1, power=1),
+    ),
+    Scenario(
         "settling, whatever is answered",
         Left(faults=2, crashes=1),
         **SETTLED_LATER,
