@@ -220,11 +220,12 @@ def ending_of(
         return Ending(Measured(Decimal(set_amount), "set", lines) if set_amount else None)
     if records.lines:
         return Ending(records.measured(hold.credits), unpriced=records.unpriced)
-    if drawn_on:
+    unknown = records.unpriced and not (failed and not yielded)
+    if drawn_on and not unknown:
         if durable and not failed:
             # Done, and settled with 0: a cancelled block that is met again would run and draw a second time.
             return Ending(Measured(Decimal(0), "set"))
         return Ending(None, "charged by its nested calls")
     if failed and not yielded:
         return Ending(None, "failed")
-    return Ending(Measured(Decimal(hold.credits), "reserved"), unpriced=hold.kind == "estimate")
+    return Ending(Measured(Decimal(hold.credits), "reserved"), unpriced=records.unpriced or hold.kind == "estimate")

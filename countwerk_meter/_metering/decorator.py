@@ -62,9 +62,7 @@ class Recipe:
             model: Any = self.model(*args, **kwargs) if callable(self.model) else self.model
             reservation.record(usage, model=model)
         except Exception:  # noqa: BLE001 - the model has answered: nothing may raise into the app any more
-            reservation.engine.telemetry.event(
-                "unpriced", {"usage_event_id": reservation.usage_event_id, "operation": reservation.operation}
-            )
+            reservation.record(None)
 
 
 def metered(function: F, recipe: Recipe) -> F:

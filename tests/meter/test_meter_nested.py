@@ -57,6 +57,26 @@ def test_a_block_that_also_used_something_itself_adds_it(bench, meter):
     assert 8 == bench.settled(meter)
 
 
+def test_a_block_whose_own_call_is_unknown_costs_what_its_nested_calls_left(bench, meter):
+    """Money rule 13: unknown is not free, and costs what is left of the hold at most."""
+    with meter.reserve(bench.account, "app.run", amount=20) as outer:
+        with meter.reserve(bench.account, "app.call", amount=6) as call:
+            call.settle(5)
+        outer.record(None)
+    assert 20 == bench.settled(meter)
+    assert [("set", 5), ("reserved", 15)] == [(each.basis, each.amount) for each in meter.charges()]
+
+
+def test_a_failed_block_whose_own_call_is_unknown_costs_its_nested_calls(bench, meter):
+    """Before anything was yielded, a failed call costs nothing of its own."""
+    with contextlib.suppress(KeyError), meter.reserve(bench.account, "app.run", amount=20) as outer:
+        with meter.reserve(bench.account, "app.call", amount=6) as call:
+            call.settle(5)
+        outer.record(None)
+        raise KeyError("the tool failed")
+    assert 5 == bench.settled(meter)
+
+
 def test_a_call_that_does_not_fit_reserves_for_itself(bench, meter):
     """A small hold never lets an unlimited number through."""
     with meter.reserve(bench.account, "app.run", amount=5):
