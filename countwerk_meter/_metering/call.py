@@ -139,8 +139,8 @@ class Call:
 
         Args:
             usage: Tokens, as `Usage.of(answer)` gives them; None without dimensions: the provider did not say, which is
-                not free: the block then costs at least what it held, or what nested calls left of that, whatever else was
-                recorded in it.
+                not free: the block then costs at least what it held, or what nested calls left of that, whatever else
+                was recorded in it.
             model: Becomes the attribute `model` that price rules match.
             attributes: Further attributes.
             dimensions: Further measured quantities, by dimension name.
