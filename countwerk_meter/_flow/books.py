@@ -60,12 +60,12 @@ class Books(Protocol):
         """Return the credits of an account's charges that are committed or settled."""
         ...
 
-    def due(self, ledger: str, owner: str, before: float, limit: int) -> list[DueRow]:
-        """Return an owner's rows that are due, earliest expiry first."""
+    def due(self, ledger: str, owner: str, before: float, limit: int, without: Collection[str] = ()) -> list[DueRow]:
+        """Return an owner's rows that are due, earliest expiry first; not those of the accounts in `without`."""
         ...
 
-    def next_due(self, ledger: str, owner: str) -> float | None:
-        """Return when an owner's next row falls due."""
+    def next_due(self, ledger: str, owner: str, after: float) -> float | None:
+        """Return when the next of an owner's rows falls due that is not due yet."""
         ...
 
     def charges(self, ledger: str, states: Collection[ChargeState] | None, limit: int) -> list[ChargeRow]:

@@ -150,6 +150,9 @@ class Commit(Operation[Committed]):
             # Not lost after all: its process lives, and what it used goes under an id of its own.
             charge = replace(charge, state=charge.checked_step(ChargeState.CANCELLED))
             books.save_charge(charge)
+        if self.measured.basis == charge.basis == "reserved" and charge.committed_at == self.now:
+            # This very commit, carried out before though nobody heard of it: it was capped then.
+            return Committed(charge)
         known, exact = Decimal(charge.exact or 0), self.measured.exact
         if exact <= known:
             return Committed(charge)

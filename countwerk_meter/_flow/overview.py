@@ -18,7 +18,7 @@ EVERY: Final = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Agenda:
-    """What settlement has to do: rows that are due now, and when the next one falls due (POSIX seconds)."""
+    """What settlement has to do: rows that are due now, and when the next one after them is (POSIX seconds)."""
 
     rows: tuple[DueRow, ...]
     next_due: float | None
@@ -26,17 +26,18 @@ class Agenda:
 
 @dataclass(frozen=True, slots=True)
 class Due(Operation[Agenda]):
-    """Read an owner's agenda."""
+    """Read an owner's agenda, but for the rows of the accounts in `without`."""
 
     reads: ClassVar[bool] = True
     ledger: str
     owner: str
     now: float
     limit: int
+    without: frozenset[str] = frozenset()
 
     def apply(self, books: Books) -> Agenda:
-        rows = books.due(self.ledger, self.owner, self.now, self.limit)
-        return Agenda(tuple(rows), books.next_due(self.ledger, self.owner))
+        rows = books.due(self.ledger, self.owner, self.now, self.limit, self.without)
+        return Agenda(tuple(rows), books.next_due(self.ledger, self.owner, self.now))
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,8 @@ class Commits:
         self._telemetry = telemetry
         self._follow = follow
         self._kept: dict[int, tuple[Operation[Committed], ChargeRow]] = {}
+        # What is queued again and not written yet: queued once more, it would be carried out twice.
+        self._queued: dict[int, Future[Committed]] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -57,6 +59,7 @@ class Commits:
     def forget(self) -> None:
         """Begin a forked child without the parent's: they stay the parent's, and its lock may have been held."""
         self._kept = {}
+        self._queued = {}
         self._lock = threading.Lock()
 
     def put(self, operation: Operation[Committed], charge: ChargeRow) -> Future[Committed]:
@@ -84,20 +87,23 @@ class Commits:
     def _tell(self, event: str, charge: ChargeRow, **more: object) -> None:
         self._telemetry.event(event, charge.named() | more)
 
-    def retry(self, seconds: float | None = None) -> bool:
+    def retry(self, seconds: float) -> bool:
         """Try again what could not be written, until one fails or time is up; whether something is still left."""
-        deadline = None if seconds is None else time.monotonic() + seconds
-        if not self._lock.acquire(timeout=-1 if seconds is None else seconds):
+        if not self._kept:
+            return False
+        deadline = time.monotonic() + seconds
+        if not self._lock.acquire(timeout=seconds):
             return True
         try:
-            for operation, charge in list(self._kept.values()):
-                future = self._journal.submit(operation)
-                if deadline is not None:
-                    wait([future], max(deadline - time.monotonic(), 0))
-                if not future.done() and deadline is not None:
-                    # It is queued: whoever looks next sees that it was written.
-                    future.add_done_callback(lambda done, it=operation, of=charge: self._written(it, of, done))
+            for name, (operation, charge) in list(self._kept.items()):
+                future = self._queued.get(name)
+                if future is None:
+                    future = self._queued[name] = self._journal.submit(operation)
+                wait([future], max(deadline - time.monotonic(), 0))
+                if not future.done():
+                    # Whoever looks next sees whether it was written.
                     return True
+                del self._queued[name]
                 if future.exception() is not None:
                     break
                 self._written(operation, charge, future)

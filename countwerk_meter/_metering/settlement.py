@@ -8,6 +8,7 @@ is well, and nothing else settles until it is (money rule 12).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import threading
 import time
@@ -40,6 +41,10 @@ _PROBE_BASE: Final = 0.25
 _PROBE_CAP: Final = 30.0
 _BEHIND_SECONDS: Final = 120.0
 _AGAIN_SECONDS: Final = 1.0
+# After so many doubtful probes for one account another one is asked for, if it has anything due.
+_PROBES_FOR_ONE: Final = 2
+# A 429 holds its own row back for as long as the ledger asks, and everybody's for so long at most: holds expire.
+_LONGEST_PAUSE: Final = 60.0
 RECOVER_SECONDS: Final = 10.0
 
 
@@ -77,7 +82,7 @@ class SettlementThread:
         telemetry: Telemetry,
         concurrency: int,
         progress: Callable[[], None],
-        retry_kept: Callable[[], bool],
+        retry_kept: Callable[[float], bool],
     ) -> None:
         self._runtime = runtime
         self._loops = loops
@@ -92,7 +97,7 @@ class SettlementThread:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
-        self._ready = threading.Event()
+        self._start_at = 0.0
         self._stopping = False
         self._running: set[tuple[str, str]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -100,20 +105,17 @@ class SettlementThread:
         self._recover_at = time.monotonic() + RECOVER_SECONDS
         self._not_before = 0.0
         self._parked: dict[str, float] = {}
+        self._silences: dict[str, int] = {}
         self._retry_at: dict[tuple[str, str], float] = {}
         self._failures: dict[tuple[str, str], int] = {}
         self.behind = False
 
     def notify(self) -> None:
-        """Say that something may have fallen due; starts the thread the first time."""
+        """Say that something may have fallen due; starts the thread if there is none. Waits for nothing."""
         if self._stopping:
             return
-        if self._thread is None:
-            with self._lock:
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="countwerk-settlement", daemon=True)
-                    self._thread.start()
-            self._ready.wait()
+        if self._thread is None or not self._thread.is_alive():
+            self._start()
         loop, wake = self._loop, self._wake
         if loop is not None and wake is not None:
             try:
@@ -121,32 +123,63 @@ class SettlementThread:
             except RuntimeError:  # the loop has just closed: the journal keeps the row for the next start
                 return
 
+    def _start(self) -> None:
+        with self._lock:
+            if self._stopping or time.monotonic() < self._start_at:
+                return
+            if self._thread is not None and self._thread.is_alive():
+                return
+            self._start_at = time.monotonic() + _AGAIN_SECONDS
+            thread = threading.Thread(target=self._run, name="countwerk-settlement", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                self._broken(error)
+            else:
+                self._thread = thread
+
     def stop(self, timeout: float) -> None:
         """End the thread; requests in flight get `timeout` seconds."""
         self._stopping = True
         loop, wake, thread = self._loop, self._wake, self._thread
-        if loop is None or wake is None or thread is None:
+        if thread is None:
             return
-        if loop.is_running():
-            loop.call_soon_threadsafe(wake.set)
+        if loop is not None and wake is not None:
+            with contextlib.suppress(RuntimeError):  # it has just closed
+                loop.call_soon_threadsafe(wake.set)
         thread.join(timeout)
 
     def _run(self) -> None:
-        asyncio.run(self._main())
+        try:
+            asyncio.run(self._main())
+        except Exception as error:  # noqa: BLE001 - no file descriptor for a loop, say: the next notice starts it again
+            self._broken(error)
+        finally:
+            self._loop = self._wake = None
+
+    def _broken(self, error: Exception) -> None:
+        """Say that there is no thread; until there is one, calls settle inline."""
+        self.behind = True
+        self._telemetry.event("settlement_failed", {"reason": type(error).__name__})
 
     async def _main(self) -> None:
         self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
-        self._ready.set()
+        # What a thread before this one left unfinished.
+        self._running.clear()
+        self._tasks.clear()
+        self._probing = None
         while not self._stopping:
             self._wake.clear()
             try:
                 timeout = await self._fill()
-            except CountwerkError:
-                # Locked, or its disk is full: it may be well again, and this thread is the only one that settles.
+                if self._retry_kept(_AGAIN_SECONDS):
+                    timeout = min(timeout, _AGAIN_SECONDS)
+                timeout = min(timeout, await self._take_over())
+            except Exception as error:  # noqa: BLE001 - whatever it is, this thread is the only one that settles
+                # Locked, or its disk is full: it may be well again.
                 timeout = _AGAIN_SECONDS
-            if self._retry_kept():
-                timeout = min(timeout, _AGAIN_SECONDS)
-            timeout = min(timeout, await self._take_over())
+                if not isinstance(error, CountwerkError):
+                    self._telemetry.event("settlement_failed", {"reason": type(error).__name__})
             try:
                 async with asyncio.timeout(timeout):
                     await self._wake.wait()
@@ -182,13 +215,14 @@ class SettlementThread:
         if free <= 0:
             return _IDLE_SECONDS
         limit = self._concurrency * 4 + len(self._running) + len(self._retry_at)
+        parked = frozenset(account for account, until in self._parked.items() if until > now)
         agenda: Agenda = await asyncio.wrap_future(
-            self._journal.submit(Due(self._terms.ledger, self._terms.owner, now, limit))
+            self._journal.submit(Due(self._terms.ledger, self._terms.owner, now, limit, parked))
         )
         self._judge_backlog(agenda, limit, now)
         for row in agenda.rows:
             name = (row.kind, row.key)
-            if name in self._running or self._parked.get(row.account_id, 0) > now or self._retry_at.get(name, 0) > now:
+            if name in self._running or self._retry_at.get(name, 0) > now:
                 continue
             if free == 0:
                 break
@@ -234,8 +268,10 @@ class SettlementThread:
 
     def _act_on(self, done: Pass) -> None:
         now = time.time()
+        if done.verdict is not Verdict.DOUBTFUL:
+            self._silences.pop(done.account_id, None)
         if done.wait:
-            self._not_before = max(self._not_before, now + done.wait)
+            self._not_before = max(self._not_before, now + min(done.wait, _LONGEST_PAUSE))
         if done.verdict is Verdict.PARKED and done.account_id not in self._parked:
             self._parked[done.account_id] = now + PARKED_FOR
             self._telemetry.event("parked", {"account_id": done.account_id})
@@ -249,7 +285,12 @@ class SettlementThread:
                 del self._parked[account_id]
 
     async def _probe(self, why: Pass) -> None:
-        """Ask for a balance, one request at a time, until there is a definite answer."""
+        """
+        Ask for a balance, one request at a time, until there is a definite answer.
+
+        Where one account never gets one, another is asked for: it alone is out of order then, and waits alone.
+        """
+        asked_for, silent = why.account_id, set[str]()
         attempt = 0
         paused = why.verdict is Verdict.PAUSED
         if paused:
@@ -260,7 +301,7 @@ class SettlementThread:
         while not self._stopping:
             await asyncio.sleep(wait)
             try:
-                asked = await self._runtime.arun(probe(self._terms, why.account_id))
+                asked = await self._runtime.arun(probe(self._terms, asked_for))
             except Exception:  # noqa: BLE001 - whatever it is, the ledger did not answer
                 asked = Pass(Verdict.DOUBTFUL, why.account_id)
             if asked.verdict is Verdict.ENDED:
@@ -271,8 +312,26 @@ class SettlementThread:
             longest = ceiling(attempt, base=_PROBE_BASE, cap=_PROBE_CAP)
             wait = asked.wait or self._random.uniform(longest / 2, longest)
             attempt += 1
+            if asked.verdict is Verdict.DOUBTFUL and attempt >= _PROBES_FOR_ONE:
+                silent.add(asked_for)
+                asked_for = await self._another(silent) or why.account_id
+                if asked_for == why.account_id:
+                    silent.clear()
+        for account_id in silent - {asked_for}:
+            # Its first time it may just have been unlucky: the ledger was well again one probe later.
+            times = self._silences[account_id] = self._silences.get(account_id, 0) + 1
+            self._parked.setdefault(account_id, time.time() + ceiling(times, base=_AGAIN_SECONDS, cap=_LONGEST_PAUSE))
         self._probing = None
         if paused and not self._stopping:
             self._telemetry.event("resumed", {"account_id": why.account_id})
         if self._wake is not None:
             self._wake.set()
+
+    async def _another(self, tried: set[str]) -> str | None:
+        """Return another account that has something due."""
+        due = Due(self._terms.ledger, self._terms.owner, time.time(), 1, frozenset(tried))
+        try:
+            agenda: Agenda = await asyncio.wrap_future(self._journal.submit(due))
+        except CountwerkError:
+            return None
+        return agenda.rows[0].account_id if agenda.rows else None

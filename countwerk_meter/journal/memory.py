@@ -92,7 +92,7 @@ class _Books:
             if (row.ledger, row.account_id) == (ledger, account_id) and row.state in COLLECTED
         )
 
-    def due(self, ledger: str, owner: str, before: float, limit: int) -> list[DueRow]:
+    def due(self, ledger: str, owner: str, before: float, limit: int, without: Collection[str] = ()) -> list[DueRow]:
         reservations = [
             (row.expires_at or _NEVER, row.due_at, DueRow("reservation", row.key, row.account_id, row.expires_at))
             for row in self._reservations.values()
@@ -103,12 +103,17 @@ class _Books:
             for row in self._charges.values()
             if row.ledger == ledger and row.owner == owner and row.due_at is not None and row.due_at <= before
         ]
-        return [row for _, _, row in sorted(reservations + charges, key=lambda each: each[:2])[:limit]]
+        found = [each for each in reservations + charges if each[2].account_id not in without]
+        return [row for _, _, row in sorted(found, key=lambda each: each[:2])[:limit]]
 
-    def next_due(self, ledger: str, owner: str) -> float | None:
+    def next_due(self, ledger: str, owner: str, after: float) -> float | None:
         rows = (*self._reservations.values(), *self._charges.values())
         return min(
-            (row.due_at for row in rows if row.ledger == ledger and row.owner == owner and row.due_at is not None),
+            (
+                row.due_at
+                for row in rows
+                if row.ledger == ledger and row.owner == owner and row.due_at is not None and row.due_at > after
+            ),
             default=None,
         )
 

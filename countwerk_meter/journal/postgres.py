@@ -15,6 +15,7 @@ import queue
 import random
 import threading
 import time
+import uuid
 import weakref
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
@@ -26,6 +27,7 @@ from countwerk_meter.journal.port import Journal, refused, running
 from countwerk_meter.journal.postgres_books import PostgresBooks
 from countwerk_meter.journal.postgres_owners import BEAT_SECONDS, LEASE_SECONDS, Heart, IsDead, Join, Leave
 from countwerk_meter.journal.postgres_server import PATIENCE, SCHEMA_VERSION, Server, said
+from countwerk_meter.journal.postgres_watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +43,10 @@ _GROUP: Final = 64
 PATIENT_SECONDS: Final = 5.0
 _PAUSE: Final = 0.05
 _ALONE_AFTER: Final = 2
+_READ_ONLY: Final = "25006"
+_WRITTEN: Final = "SELECT written FROM countwerk_writer WHERE id = %s"
+# A transaction that makes no way for so long, because its backend hangs say, is cut off by this side.
+CUT_AFTER_SECONDS: Final = 15.0
 _JOURNALS: weakref.WeakSet[PostgresJournal] = weakref.WeakSet()
 
 _Job: TypeAlias = "tuple[Operation[Any], Future[Any]]"
@@ -49,6 +55,10 @@ _Results: TypeAlias = "list[Result]"
 
 class _UndoneError(Exception):
     """Nothing was carried out, and another try may succeed."""
+
+
+class _UnreachableError(_UndoneError):
+    """No server answers: one operation has no better luck than all of them."""
 
 
 class PostgresJournal(Journal):
@@ -141,6 +151,9 @@ class _Writer:
         self._waiting = waiting
         self._db = connection
         self._random = random.SystemRandom()
+        self._id = uuid.uuid4().hex
+        self._number = 0
+        self._watch = Watch(CUT_AFTER_SECONDS)
 
     def run(self) -> None:
         """Carry out what is queued, in its order, until there is no more."""
@@ -150,21 +163,22 @@ class _Writer:
             done = None in group
             jobs = [job for job in group if job is not None]
             if jobs:
-                self._carry_out(jobs)
+                self._carry_out(jobs, time.monotonic() + PATIENT_SECONDS)
         self._let_go()
+        self._watch.stop()
 
-    def _carry_out(self, jobs: Sequence[_Job]) -> None:
+    def _carry_out(self, jobs: Sequence[_Job], until: float) -> None:
         """Carry out a group in one transaction, again and again if need be; whoever waits hears what became of it."""
-        until = time.monotonic() + PATIENT_SECONDS
         attempt = 0
         while True:
             try:
                 results = self._once(jobs)
             except _UndoneError as error:
                 attempt += 1
-                if len(jobs) > 1 and attempt >= _ALONE_AFTER:
+                if len(jobs) > 1 and attempt >= _ALONE_AFTER and not isinstance(error, _UnreachableError):
+                    # Once the time is up, each of them has one try.
                     for job in jobs:
-                        self._carry_out([job])
+                        self._carry_out([job], until)
                     return
                 pause = self._random.uniform(0, _PAUSE * min(attempt, 10))
                 if time.monotonic() + pause < until:
@@ -189,6 +203,7 @@ class _Writer:
         committing = False
         try:
             db = self._connection()
+            self._watch.begin(db)
             reads = all(operation.reads for operation, _ in jobs)
             xid = self._begin(db, reads=reads, durable=any(operation.durable for operation, _ in jobs))
             books = PostgresBooks(db, self._lease, reads=reads)
@@ -200,22 +215,35 @@ class _Writer:
             if committing and xid is not None and not _is_refusal(error):
                 # The answer to the commit is lost. What became of it, the server knows.
                 self._let_go()
-                if self._was_committed(xid):
+                if self._was_committed(xid, self._number):
                     return results
                 raise _UndoneError(said(error)) from None
             self._roll_back()
+            if getattr(error, "sqlstate", None) == _READ_ONLY:
+                raise JournalError(said(error)) from None
             raise _UndoneError(said(error)) from None
+        finally:
+            self._watch.end()
         return results
 
     def _begin(self, db: Connection, *, reads: bool, durable: bool) -> str | None:
-        """Open a transaction; return its id if it writes, by which to ask what became of it."""
+        """
+        Open a transaction; return its id if it writes, by which to ask whether it is over.
+
+        It leaves its number, by which to ask what became of it: ids that no disk has seen are given out again after a
+        crash of the server.
+        """
         if reads:
             db.execute(f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {PATIENCE}".encode())
             return None
         sync = "on" if durable else "off"
+        self._number += 1
         cursor = db.execute(
-            f"BEGIN ISOLATION LEVEL SERIALIZABLE; {PATIENCE}; SET LOCAL synchronous_commit = {sync};"
-            " SELECT pg_current_xact_id()::text".encode()
+            # Both values are ours: a hexadecimal id, a count. One message takes no parameters.
+            f"BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE; {PATIENCE}; SET LOCAL synchronous_commit = {sync};"  # noqa: S608
+            f" INSERT INTO countwerk_writer (id, written, at) VALUES ('{self._id}', {self._number}, clock_timestamp())"
+            " ON CONFLICT (id) DO UPDATE SET written = excluded.written, at = excluded.at"
+            " RETURNING pg_current_xact_id()::text".encode()
         )
         while cursor.nextset():
             pass
@@ -253,24 +281,32 @@ class _Writer:
             try:
                 self._db = self._server.opened()
             except JournalError as error:
-                raise _UndoneError(str(error)) from None
+                raise _UnreachableError(str(error)) from None
         return self._db
 
-    def _was_committed(self, xid: str) -> bool:
+    def _was_committed(self, xid: str, number: int) -> bool:
         """Ask a new connection. In progress: the old one has not noticed yet that nobody listens, so ask again."""
         import psycopg
 
         until = time.monotonic() + PATIENT_SECONDS
         while True:
-            status = None
             with contextlib.suppress(psycopg.Error, _UndoneError):
-                row = self._connection().execute("SELECT pg_xact_status(%s::xid8)", (xid,)).fetchone()
-                status = None if row is None else row[0]
-            if status in {"committed", "aborted"}:
-                return status == "committed"
+                if not self._in_progress(xid):
+                    found = self._connection().execute(_WRITTEN, (self._id,)).fetchone()
+                    return found is not None and found[0] == number
             if time.monotonic() > until:
                 raise JournalError("nobody knows whether it was committed")
             time.sleep(_PAUSE)
+
+    def _in_progress(self, xid: str) -> bool:
+        import psycopg
+
+        try:
+            found = self._connection().execute("SELECT pg_xact_status(%s::xid8)", (xid,)).fetchone()
+        except psycopg.errors.InvalidParameterValue:
+            # In the future: the server has forgotten that it ever gave this id out.
+            return False
+        return found is not None and found[0] == "in progress"
 
     def _roll_back(self) -> None:
         import psycopg
@@ -285,6 +321,7 @@ class _Writer:
     def _let_go(self) -> None:
         import psycopg
 
+        self._watch.end()
         if self._db is not None:
             with contextlib.suppress(psycopg.Error):
                 self._db.close()

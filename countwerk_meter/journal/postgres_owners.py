@@ -27,7 +27,10 @@ BEAT: Final = (
     " ON CONFLICT (id) DO UPDATE SET beat_at = clock_timestamp()"
 )
 # Long dead: nobody asks for them any more.
-_TIDY: Final = "DELETE FROM countwerk_owner WHERE beat_at < clock_timestamp() - interval '7 days'"
+_TIDY: Final = (
+    "DELETE FROM countwerk_owner WHERE beat_at < clock_timestamp() - interval '7 days'",
+    "DELETE FROM countwerk_writer WHERE at < clock_timestamp() - interval '7 days'",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,8 @@ class Heart:
                 if self._owners:
                     connection.execute(BEAT, (sorted(self._owners),))
                 if not tidied:
-                    connection.execute(_TIDY)
+                    for statement in _TIDY:
+                        connection.execute(statement)
                     tidied = True
             except (psycopg.Error, JournalError):
                 # Not reached: the lease goes on running out, and the next beat tries again.

@@ -93,12 +93,13 @@ class SqlBooks(ABC):
         (total,) = self._execute(self._sql.charged, (ledger, account_id)).fetchone()
         return int(total)
 
-    def due(self, ledger: str, owner: str, before: float, limit: int) -> list[DueRow]:
-        found = self._execute(self._sql.due, (owner, before, ledger) * 2 + (limit,))
+    def due(self, ledger: str, owner: str, before: float, limit: int, without: Collection[str] = ()) -> list[DueRow]:
+        accounts = tuple(without)
+        found = self._execute(self._sql.due(len(accounts)), (owner, before, ledger, *accounts) * 2 + (limit,))
         return [DueRow(*row) for row in found]
 
-    def next_due(self, ledger: str, owner: str) -> float | None:
-        (due,) = self._execute(self._sql.next_due, (owner, ledger) * 2).fetchone()
+    def next_due(self, ledger: str, owner: str, after: float) -> float | None:
+        (due,) = self._execute(self._sql.next_due, (owner, after, ledger) * 2).fetchone()
         return due
 
     def charges(self, ledger: str, states: Collection[ChargeState] | None, limit: int) -> list[ChargeRow]:

@@ -63,14 +63,10 @@ class Statements:
             ("coalesce(sum(share), 0)",),
             f"ledger = ? AND account_id = ? AND state IN {among(COLLECTED)}",
         )
-        self.due = self._union(
-            "owner = ? AND due_at IS NOT NULL AND due_at <= ? AND ledger = ?",
-            "ORDER BY ends IS NULL, ends, due_at LIMIT ?",
-        )
         self.next_due = self._marked(
             "SELECT min(due_at) FROM ("
-            f" SELECT due_at FROM {self.reservation_table} WHERE owner = ? AND due_at IS NOT NULL AND ledger = ?"
-            f" UNION ALL SELECT due_at FROM {self.charge_table} WHERE owner = ? AND due_at IS NOT NULL AND ledger = ?"
+            f" SELECT due_at FROM {self.reservation_table} WHERE owner = ? AND due_at > ? AND ledger = ?"
+            f" UNION ALL SELECT due_at FROM {self.charge_table} WHERE owner = ? AND due_at > ? AND ledger = ?"
             ") AS rows_of_both"
         )
         self.reservations_owned = self._reservations(f"ledger = ? AND owner = ? AND state IN {holding}{skip}")
@@ -110,6 +106,14 @@ class Statements:
         calls = ("ledger", "account_id", "operation", "model")
         self.history = self._select(self.history_table, ("sizes",), " AND ".join(f"{name} = ?" for name in calls))
         self.save_history = self._upsert(self.history_table, (*calls, "sizes"), calls)
+
+    def due(self, without: int) -> str:
+        """Rows of an owner that are due, earliest expiry first, so many; not those of so many accounts."""
+        others = f" AND account_id NOT IN ({', '.join('?' * without)})" if without else ""
+        return self._union(
+            f"owner = ? AND due_at IS NOT NULL AND due_at <= ? AND ledger = ?{others}",
+            "ORDER BY ends IS NULL, ends, due_at LIMIT ?",
+        )
 
     def charges(self, states: Collection[StrEnum]) -> str:
         """Charges of a ledger in these states, newest first, so many."""

@@ -126,8 +126,8 @@ class QueryConformance:
             DueRow("reservation", "endless", "a", None),
         ] == rows
         assert rows[:2] == self.look(journal, lambda books: books.due("l", "o", 10.0, 2))
-        assert self.look(journal, lambda books: books.next_due("l", "o")) == 0.5
-        assert self.look(journal, lambda books: books.next_due("l", "nobody")) is None
+        assert self.look(journal, lambda books: books.next_due("l", "o", 0.0)) == 0.5
+        assert self.look(journal, lambda books: books.next_due("l", "nobody", 0.0)) is None
 
     def test_charges_come_newest_first(self, journal: Journal) -> None:
         """Of one ledger, in these states, so many."""

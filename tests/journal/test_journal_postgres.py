@@ -76,7 +76,8 @@ def test_a_newer_schema_is_refused(opened, admin):
     """An older version must not write to it."""
     opened().close()
     admin.execute("INSERT INTO countwerk_schema (version) VALUES (%s)", (postgres_server.SCHEMA_VERSION + 1,))
-    with pytest.raises(JournalError, match=r"schema version 3.* knows up to 2; upgrade"):
+    known = postgres_server.SCHEMA_VERSION
+    with pytest.raises(JournalError, match=rf"schema version {known + 1}.* knows up to {known}; upgrade"):
         opened()
 
 
@@ -313,6 +314,114 @@ def test_a_commit_whose_answer_is_lost_is_carried_out_once(opened, monkeypatch, 
     monkeypatch.setattr(postgres._Writer, "_connection", cut_once)
     journal.run(Do(lambda books: books.set_carry("l", "a", books.carry("l", "a") + 1)))
     assert 1 == journal.run(Look(lambda books: books.carry("l", "a")))
+
+
+def test_a_lost_commit_is_not_taken_for_another_one_of_the_same_id(opened, admin, monkeypatch):
+    """A server that crashed gives out anew the ids that no disk had seen: an id alone proves nothing."""
+    journal = opened()
+    theirs = admin.execute("SELECT txid_current()").fetchone()[0]
+    assert "committed" == admin.execute("SELECT txid_status(%s)", (theirs,)).fetchone()[0]
+    connection, begin, cuts = postgres._Writer._connection, postgres._Writer._begin, []
+
+    def cut_once(self):
+        found = connection(self)
+        if not cuts:
+            cuts.append(1)
+            return Cut(found, carried_out=False)
+        return found
+
+    monkeypatch.setattr(postgres._Writer, "_connection", cut_once)
+    monkeypatch.setattr(postgres._Writer, "_begin", lambda *args, **named: begin(*args, **named) and str(theirs))
+    journal.run(DoDurably(save(a_charge("a"))))
+    assert 1 == count(journal)
+
+
+def test_an_id_that_the_server_has_forgotten_is_no_proof_either(opened, monkeypatch):
+    """Right after its crash the id lies in the future: nothing was carried out, and it is done again."""
+    journal = opened()
+    connection, begin, cuts = postgres._Writer._connection, postgres._Writer._begin, []
+
+    def cut_once(self):
+        found = connection(self)
+        if not cuts:
+            cuts.append(1)
+            return Cut(found, carried_out=False)
+        return found
+
+    monkeypatch.setattr(postgres._Writer, "_connection", cut_once)
+    monkeypatch.setattr(postgres._Writer, "_begin", lambda *args, **named: begin(*args, **named) and str(2**40))
+    start = time.monotonic()
+    journal.run(DoDurably(save(a_charge("a"))))
+    assert 1 == count(journal)
+    assert time.monotonic() - start < 4
+
+
+def test_a_backend_that_hangs_is_cut_off(opened, monkeypatch):
+    """Its own time limits hang with it; the operation is carried out over another one."""
+    monkeypatch.setattr(postgres, "CUT_AFTER_SECONDS", 0.5)
+    journal = opened()
+    hung = []
+
+    def step(books):
+        if not hung:
+            hung.append(1)
+            books._db.execute("SET LOCAL statement_timeout = 0")
+            books._db.execute("SELECT pg_sleep(8)")
+        books.save_charge(a_charge("a"))
+
+    start = time.monotonic()
+    journal.submit(DoDurably(step)).result(20)
+    assert time.monotonic() - start < 6
+    assert 1 == count(journal)
+
+
+def test_a_group_fails_as_one_where_no_server_answers(opened, monkeypatch):
+    """Not one behind the other, each after its own time."""
+    monkeypatch.setattr(postgres, "PATIENT_SECONDS", 1.0)
+    journal = opened()
+    begun, go_on = threading.Event(), threading.Event()
+    first = journal.submit(Do(lambda _: (begun.set(), go_on.wait(10))))
+    assert begun.wait(10)
+    waiting = [journal.submit(Do(save(a_charge(f"c{number}")))) for number in range(10)]
+
+    def away(self):
+        raise postgres._UnreachableError("connection refused")
+
+    monkeypatch.setattr(postgres._Writer, "_connection", away)
+    go_on.set()
+    start = time.monotonic()
+    first.result(10)
+    for future in waiting:
+        with pytest.raises(JournalError, match="connection refused"):
+            future.result(20)
+    assert time.monotonic() - start < 6
+
+
+def test_a_server_that_takes_no_writes_says_so_at_once(opened, monkeypatch):
+    """A standby: no second try has better luck."""
+    journal = opened()
+    begin = postgres._Writer._begin
+
+    def read_only(self, db, **named):
+        found = begin(self, db, **named)
+        db.execute("SET TRANSACTION READ ONLY")
+        return found
+
+    monkeypatch.setattr(postgres._Writer, "_begin", read_only)
+    start = time.monotonic()
+    with pytest.raises(JournalError, match="read-only transaction"):
+        journal.run(Do(save(a_charge("a"))))
+    assert time.monotonic() - start < 3
+
+
+def test_a_role_that_reads_by_default_writes(opened, monkeypatch):
+    """Its transactions say that they write."""
+    with monkeypatch.context() as patched:
+        patched.setenv("PGOPTIONS", "-c default_transaction_read_only=on")
+        opened().close()
+        journal = opened()
+    journal.run(Do(save(a_charge("a"))))
+    assert 1 == count(journal)
 
 
 def test_a_server_that_stays_away_fails_the_commit_and_later_ones_work_again(opened, monkeypatch):
