@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 import weakref
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import SecretStr
 
@@ -51,6 +51,14 @@ _JOURNALS: weakref.WeakSet[PostgresJournal] = weakref.WeakSet()
 
 _Job: TypeAlias = "tuple[Operation[Any], Future[Any]]"
 _Results: TypeAlias = "list[Result]"
+
+
+class _Mark(NamedTuple):
+    """What a transaction is known by afterwards: its id on the server, its connection's row, its number there."""
+
+    xid: str
+    writer: str
+    number: int
 
 
 class _UndoneError(Exception):
@@ -198,24 +206,24 @@ class _Writer:
     def _once(self, jobs: Sequence[_Job]) -> _Results:
         import psycopg
 
-        xid: str | None = None
+        mark: _Mark | None = None
         results: _Results = []
         committing = False
         try:
             db = self._connection()
             self._watch.begin(db)
             reads = all(operation.reads for operation, _ in jobs)
-            xid = self._begin(db, reads=reads, durable=any(operation.durable for operation, _ in jobs))
+            mark = self._begin(db, reads=reads, durable=any(operation.durable for operation, _ in jobs))
             books = PostgresBooks(db, self._lease, reads=reads)
             for operation, future in jobs:
                 results.append(self._step(db, books, operation, future, alone=len(jobs) == 1))
             committing = True
             db.execute("COMMIT")
         except psycopg.Error as error:
-            if committing and xid is not None and not _is_refusal(error):
+            if committing and mark is not None and not _is_refusal(error):
                 # The answer to the commit is lost. What became of it, the server knows.
                 self._let_go()
-                if self._was_committed(xid, self._number):
+                if self._was_committed(mark):
                     return results
                 raise _UndoneError(said(error)) from None
             self._roll_back()
@@ -226,12 +234,12 @@ class _Writer:
             self._watch.end()
         return results
 
-    def _begin(self, db: Connection, *, reads: bool, durable: bool) -> str | None:
+    def _begin(self, db: Connection, *, reads: bool, durable: bool) -> _Mark | None:
         """
-        Open a transaction; return its id if it writes, by which to ask whether it is over.
+        Open a transaction; return what it is known by if it writes.
 
-        It leaves its number, by which to ask what became of it: ids that no disk has seen are given out again after a
-        crash of the server.
+        Its id says whether it is over, its number what became of it: ids that no disk has seen are given out again
+        after a crash of the server.
         """
         if reads:
             db.execute(f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {PATIENCE}".encode())
@@ -248,7 +256,7 @@ class _Writer:
         while cursor.nextset():
             pass
         row = cursor.fetchone()
-        return None if row is None else str(row[0])
+        return None if row is None else _Mark(str(row[0]), self._id, self._number)
 
     def _step(
         self, db: Connection, books: PostgresBooks, operation: Operation[Any], future: Future[Any], *, alone: bool
@@ -284,16 +292,16 @@ class _Writer:
                 raise _UnreachableError(str(error)) from None
         return self._db
 
-    def _was_committed(self, xid: str, number: int) -> bool:
+    def _was_committed(self, mark: _Mark) -> bool:
         """Ask a new connection. In progress: the old one has not noticed yet that nobody listens, so ask again."""
         import psycopg
 
         until = time.monotonic() + PATIENT_SECONDS
         while True:
             with contextlib.suppress(psycopg.Error, _UndoneError):
-                if not self._in_progress(xid):
-                    found = self._connection().execute(_WRITTEN, (self._id,)).fetchone()
-                    return found is not None and found[0] == number
+                if not self._in_progress(mark.xid):
+                    found = self._connection().execute(_WRITTEN, (mark.writer,)).fetchone()
+                    return found is not None and found[0] == mark.number
             if time.monotonic() > until:
                 raise JournalError("nobody knows whether it was committed")
             time.sleep(_PAUSE)
@@ -326,6 +334,8 @@ class _Writer:
             with contextlib.suppress(psycopg.Error):
                 self._db.close()
         self._db = None
+        # Its backend may go on, and keep its row locked.
+        self._id = uuid.uuid4().hex
 
 
 def _is_its_own(error: Exception) -> bool:
