@@ -342,9 +342,7 @@ def test_a_lost_commit_is_not_taken_for_another_one_of_the_same_id(opened, admin
         return found
 
     monkeypatch.setattr(postgres._Writer, "_connection", cut_once)
-    monkeypatch.setattr(
-        postgres._Writer, "_begin", lambda *args, **named: begin(*args, **named)._replace(xid=str(theirs))
-    )
+    monkeypatch.setattr(postgres._Writer, "_begin", known_as(str(theirs)))
     journal.run(DoDurably(save(a_charge("a"))))
     assert 1 == count(journal)
 
@@ -362,9 +360,7 @@ def test_an_id_that_the_server_has_forgotten_is_no_proof_either(opened, monkeypa
         return found
 
     monkeypatch.setattr(postgres._Writer, "_connection", cut_once)
-    monkeypatch.setattr(
-        postgres._Writer, "_begin", lambda *args, **named: begin(*args, **named)._replace(xid=str(2**40))
-    )
+    monkeypatch.setattr(postgres._Writer, "_begin", known_as(str(2**40)))
     start = time.monotonic()
     journal.run(DoDurably(save(a_charge("a"))))
     assert 1 == count(journal)
