@@ -10,6 +10,7 @@ from countwerk_meter._flow.books import Operation
 from countwerk_meter._flow.legs import OVER, add_late, leg
 from countwerk_meter._flow.rows import CONFIRM, DEDUCT, ChargeRow, ReservationRow
 from countwerk_meter._flow.states import ChargeState, ReservationState
+from countwerk_meter.pricing._price import EXACT
 
 if TYPE_CHECKING:
     from countwerk_meter._flow.books import Books
@@ -136,9 +137,10 @@ class Commit(Operation[Committed]):
     def _whole(self, books: Books, account_id: str, exact: Decimal) -> int:
         if self.rounding == "ceil":
             return int(exact.to_integral_value(ROUND_CEILING))
-        total = books.carry(self.ledger, account_id) + exact
+        # Not by the app's own decimal context, which may round.
+        total = EXACT.add(books.carry(self.ledger, account_id), exact)
         whole = total.to_integral_value(ROUND_FLOOR)
-        books.set_carry(self.ledger, account_id, total - whole)
+        books.set_carry(self.ledger, account_id, EXACT.subtract(total, whole))
         return int(whole)
 
     def _late(self, books: Books, charge: ChargeRow) -> Committed:
@@ -159,7 +161,7 @@ class Commit(Operation[Committed]):
         if self.rounding == "ceil":
             missing = int(exact.to_integral_value(ROUND_CEILING)) - int(known.to_integral_value(ROUND_CEILING))
         else:
-            missing = self._whole(books, charge.account_id, exact - known)
+            missing = self._whole(books, charge.account_id, EXACT.subtract(exact, known))
         books.save_charge(replace(charge, exact=str(exact)))
         if missing <= 0:
             return Committed(charge)

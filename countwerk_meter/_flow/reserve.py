@@ -236,12 +236,14 @@ def _not_held(
     ended, event = (
         (ChargeState.ORPHANED, "orphan_possible") if sequel is Sequel.ORPHAN else (ChargeState.CANCELLED, "refused")
     )
+    told = charge.named() | {"amount": hold.amount, "reason": why(reply)}
     try:
         held = yield Journal(Fail(hold, ended, why(reply), now.wall))
     except Interrupted:
         # It is queued; the caller's time is up, and what the ledger said is the better word for why.
+        yield Emit(event, told)
         raise error from None
-    yield Emit(event, charge.named() | {"amount": hold.amount, "reason": why(reply)})
+    yield Emit(event, told)
     if terms.on_unavailable != "defer" or not isinstance(error, LedgerUnavailableError):
         raise error
     deferred: Begun = yield Journal(Defer(charge, terms.debt_limit))

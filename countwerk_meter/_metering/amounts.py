@@ -7,12 +7,14 @@ import json
 import threading
 from dataclasses import dataclass, field
 from decimal import Decimal
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
 from countwerk_meter._flow.ending import Measured
 from countwerk_meter._wire.requests import AMOUNT_LIMIT, checked_amount
 from countwerk_meter.errors import ConfigurationError, CountwerkError, PricingError
 from countwerk_meter.pricing import PriceProfile
+from countwerk_meter.pricing._price import EXACT
 from countwerk_meter.usage import Usage
 
 if TYPE_CHECKING:
@@ -121,6 +123,18 @@ def measured_of(usage: Usage | None, dimensions: Mapping[str, int | Decimal] | N
     return measured, understood
 
 
+def named_of(model: object, attributes: Mapping[str, object] | None) -> dict[str, str]:
+    """Return attributes as the text that price rules match: an enumeration's member is its value."""
+    given: dict[str, object] = {**({"model": model} if model else {}), **(attributes or {})}
+    return {_text(name): _text(value) for name, value in given.items()}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Enum):
+        value = value.value
+    return str.__str__(value) if isinstance(value, str) else str(value)
+
+
 @dataclass(slots=True)
 class Measurements:
     """What was recorded in one block, each record its own priced line. Safe to add to from any thread."""
@@ -165,7 +179,7 @@ class Measurements:
             return
         if price.unmatched_dimensions or price.quarantine_reason:
             self.unpriced = True
-        self.exact += price.total
+        self.exact = EXACT.add(self.exact, price.total)
         self.lines.append(line | price.record())
 
     def as_json(self) -> str | None:
@@ -220,12 +234,11 @@ def ending_of(
         return Ending(Measured(Decimal(set_amount), "set", lines) if set_amount else None)
     if records.lines:
         return Ending(records.measured(hold.credits), unpriced=records.unpriced)
-    unknown = records.unpriced and not (failed and not yielded)
-    if drawn_on and not unknown:
+    if drawn_on and not records.unpriced:
         if durable and not failed:
             # Done, and settled with 0: a cancelled block that is met again would run and draw a second time.
             return Ending(Measured(Decimal(0), "set"))
         return Ending(None, "charged by its nested calls")
-    if failed and not yielded:
+    if failed and not yielded and not records.unpriced:
         return Ending(None, "failed")
     return Ending(Measured(Decimal(hold.credits), "reserved"), unpriced=records.unpriced or hold.kind == "estimate")

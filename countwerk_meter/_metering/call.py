@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from countwerk_meter._flow.ending import Checkpoint, Measured
-from countwerk_meter._metering.amounts import Ending, Measurements, ending_of, measured_of
+from countwerk_meter._metering.amounts import Ending, Measurements, ending_of, measured_of, named_of
 from countwerk_meter._metering.handle import Settlement
 from countwerk_meter._wire.requests import AMOUNT_LIMIT
 from countwerk_meter.errors import ConfigurationError
@@ -151,7 +151,6 @@ class Call:
 
         """
         self._warn_unless_open()
-        self._learn(usage, model or (attributes or {}).get("model"), counted=counted)
         target = self
         while target._mode is Mode.COVERED and target._parent is not None:
             target = target._parent
@@ -160,9 +159,14 @@ class Call:
         if usage is None and not dimensions:
             target._records.unknown()
             return
-        measured, understood = measured_of(usage, dimensions)
-        named = {**({"model": model} if model else {}), **(attributes or {})}
-        target._records.add(measured, named, counted=counted, understood=understood)
+        try:
+            measured, understood = measured_of(usage, dimensions)
+            named = named_of(model, attributes)
+            self._learn(usage, named.get("model"), counted=counted)
+            target._records.add(measured, named, counted=counted, understood=understood)
+        except Exception:  # noqa: BLE001 - the model has answered: what cannot be read is unknown (money rule 13)
+            target._records.unknown()
+            return
         if measured.unexplained_tokens and target._charge is not None:
             self._engine.tell("usage_mismatch", target._charge, tokens=measured.unexplained_tokens)
 
@@ -177,7 +181,7 @@ class Call:
 
     def settle(self, amount: int) -> None:
         """
-        Set what the call costs: a whole number of credits, 0 for nothing.
+        Set what the call costs: a whole number of credits, 0 for nothing. A flat `price` stays that price.
 
         Raises:
             ConfigurationError: It is no whole number, or below 0.
@@ -218,6 +222,13 @@ class Call:
         return self._event
 
     def _ending(self, error: BaseException | None) -> Ending:
+        """Decide what to charge. Nothing that was recorded may raise here any more: the model has answered."""
+        try:
+            return self._decided(error)
+        except Exception:  # noqa: BLE001 - see above: what cannot be understood is unknown usage (money rule 13)
+            return Ending(Measured(Decimal(self._spec.hold.credits), "reserved"), unpriced=True)
+
+    def _decided(self, error: BaseException | None) -> Ending:
         return ending_of(
             self._spec.hold,
             self._records,

@@ -95,6 +95,7 @@ class Engine:
         self._lock = threading.Lock()
         self.closed = False
         self._open_calls = 0
+        self._gates = 0
         self._live()
         _ENGINES.add(self)
 
@@ -179,6 +180,7 @@ class Engine:
         self._lock = threading.Lock()
         self._progress = threading.Condition()
         self._open_calls = 0
+        self._gates = 0
         self.commits.forget()
         self.learner.forget()
 
@@ -214,7 +216,19 @@ class Engine:
 
     @contextlib.contextmanager
     def gate_span(self, reservation: Reservation) -> Generator[None]:
-        """Wrap a gate in the span `countwerk.reserve`."""
+        """Wrap a gate in the span `countwerk.reserve`; closing waits for it."""
+        with self._progress:
+            self._gates += 1
+        try:
+            with self._spanned(reservation):
+                yield
+        finally:
+            with self._progress:
+                self._gates -= 1
+                self._progress.notify_all()
+
+    @contextlib.contextmanager
+    def _spanned(self, reservation: Reservation) -> Generator[None]:
         event = reservation.event()
         span = self.telemetry.reserving(reservation.account_id, reservation.operation, reservation.amount, event.id)
         try:
@@ -307,7 +321,7 @@ class Engine:
         with contextlib.suppress(CountwerkError):
             if at_exit:
                 self.settlement.stop(timeout / 2)
-            while self._open_calls > 0 and not at_exit and time.monotonic() < deadline:
+            while self._open_calls + self._gates > 0 and not at_exit and time.monotonic() < deadline:
                 self.wait_for_progress(deadline - time.monotonic())
             drained = self.flush(max(deadline - time.monotonic(), 0), inline=at_exit)
         self.settlement.stop(max(deadline - time.monotonic(), 0.5))

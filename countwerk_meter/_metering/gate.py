@@ -14,8 +14,15 @@ if TYPE_CHECKING:
 
 
 def gate_flow(reservation: Reservation) -> Flow[Gate]:
+    """Let one call through, or raise. The reservation knows of it at once, whatever then happens to its caller."""
+    gate = yield from _gate(reservation)
+    reservation.passed(gate)
+    return gate
+
+
+def _gate(reservation: Reservation) -> Flow[Gate]:
     """
-    Let one call through, or raise.
+    Find the way in.
 
     A nested call whose estimate does not fit what is left tops the block up, or reserves for itself, before it runs:
     so a small hold never lets an unlimited number through.

@@ -30,8 +30,10 @@ class Settlement:
         self._engine = engine
         self._id = usage_event_id
 
-    def _row(self) -> ChargeRow | None:
-        return self._engine.journal.run(LoadCharge(self._engine.terms.ledger, self._id)) if self._id else None
+    def _row(self, timeout: float | None = None) -> ChargeRow | None:
+        if not self._id:
+            return None
+        return self._engine.journal.submit(LoadCharge(self._engine.terms.ledger, self._id)).result(timeout)
 
     @property
     def state(self) -> str:
@@ -54,12 +56,17 @@ class Settlement:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait `timeout` seconds, or for ever; True: the charge has ended."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        while self.state in _MOVING:
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
+        while True:
+            left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            try:
+                row = self._row(left)
+            except TimeoutError:
+                return False
+            if row is None or row.state not in _MOVING:
+                return True
+            if left == 0.0:
                 return False
             self._engine.wait_for_progress(left)
-        return True
 
     def __await__(self) -> Generator[None, None, None]:
         return self._wait().__await__()

@@ -6,15 +6,17 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING
 
+from countwerk_meter._flow.commands import Journal, Now
 from countwerk_meter._flow.overview import Agenda, Due
+from countwerk_meter._flow.recover import Recovered, recover
+from countwerk_meter._flow.verdict import Pass, Verdict
 from countwerk_meter._metering.settlement import RECOVER_SECONDS, passing, traced
-from countwerk_meter.errors import CountwerkError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from countwerk_meter._flow.commands import Flow
-    from countwerk_meter._flow.verdict import Pass
+    from countwerk_meter._flow.commands import Flow, Moment
+    from countwerk_meter._flow.terms import Terms
     from countwerk_meter._metering.engine import Engine
 
     Work = tuple[tuple[str, str], ...]
@@ -82,20 +84,24 @@ class InlineSettlement:
             if not waiting and not taken:
                 # Nobody else comes back to what failed before, or what a dead process left.
                 taken = True
-                waiting.extend(self._fallen_due())
+                if time.monotonic() >= self._recover_at:
+                    self._recover_at = time.monotonic() + RECOVER_SECONDS
+                    yield _passed(recover(terms))
+                found = yield _fallen_due(terms)
+                waiting.extend(found.work if found is not None else ())
         engine.progressed()
 
-    def _fallen_due(self) -> list[tuple[str, str]]:
-        engine = self._engine
-        try:
-            if time.monotonic() >= self._recover_at:
-                self._recover_at = time.monotonic() + RECOVER_SECONDS
-                engine.recover()
-            due = Due(engine.terms.ledger, engine.terms.owner, engine.now(), _TAKEN_UP)
-            agenda: Agenda = engine.journal.submit(due).result(engine.patience)
-        except (CountwerkError, TimeoutError):
-            return []
-        return [(row.kind, row.key) for row in agenda.rows]
+
+def _passed(flow: Flow[Recovered]) -> Flow[Pass]:
+    yield from flow
+    return Pass(Verdict.ENDED, "")
+
+
+def _fallen_due(terms: Terms) -> Flow[Pass]:
+    """Look what is due, as a pass whose work it is."""
+    now: Moment = yield Now()
+    agenda: Agenda = yield Journal(Due(terms.ledger, terms.owner, now.wall, _TAKEN_UP))
+    return Pass(Verdict.ENDED, "", work=tuple((row.kind, row.key) for row in agenda.rows))
 
 
 def _next(passes: Generator[Flow[Pass], Pass | None], done: Pass | None) -> Flow[Pass] | None:

@@ -46,7 +46,12 @@ class Reservation(Call):
         if self._steps_aside():
             return self
         with self._let_through(), self._engine.gate_span(self):
-            self._passed(self._engine.runtime.run(gate_flow(self), within=self._engine.patience))
+            try:
+                self._engine.runtime.run(gate_flow(self), within=self._engine.patience)
+            except BaseException as error:
+                # Ctrl-C just behind the gate: nobody would end the call.
+                self.finish_now(error)
+                raise
         return self
 
     async def abegin(self) -> Self:
@@ -57,11 +62,10 @@ class Reservation(Call):
             task = asyncio.ensure_future(self._engine.runtime.arun(gate_flow(self), within=self._engine.patience))
             self._engine.keep(task)
             try:
-                gate = await asyncio.shield(task)
+                await asyncio.shield(task)
             except asyncio.CancelledError:
                 task.add_done_callback(self._abandoned)
                 raise
-            self._passed(gate)
         return self
 
     def resume(self) -> None:
@@ -72,7 +76,12 @@ class Reservation(Call):
 
     def finish(self, error: BaseException | None = None) -> None:
         """End the call and charge it. Waits for the commit; never raises."""
-        future = self._end(error)
+        try:
+            future = self._end(error)
+        except BaseException:
+            # Ctrl-C, wherever it strikes: what the call used is committed all the same.
+            self._end(error)
+            raise
         if future is None:
             return
         done = self._engine.commits.outcome(future)
@@ -100,9 +109,14 @@ class Reservation(Call):
 
     def __enter__(self) -> Self:
         scope.warn_on_a_loop()
-        self.begin()
-        self._scope = self.entered()
-        self._scope.__enter__()
+        try:
+            self.begin()
+            self._scope = self.entered()
+            self._scope.__enter__()
+        except BaseException as error:
+            self._leave()
+            self.finish_now(error)
+            raise
         return self
 
     def __exit__(
@@ -182,7 +196,8 @@ class Reservation(Call):
         self.open = True
         return True
 
-    def _passed(self, gate: Gate) -> None:
+    def passed(self, gate: Gate) -> None:
+        """Take up the call that a gate has let through."""
         self._charge = gate.charge
         self.open = True
         if gate.replayed:
@@ -202,16 +217,14 @@ class Reservation(Call):
     def _abandoned(self, task: asyncio.Task[Gate]) -> None:
         """Give back what a cancelled caller's gate brought after all."""
         if not task.cancelled() and task.exception() is None:
-            self._passed(task.result())
             self._cancelled = "the caller was cancelled while reserving"
             self.finish_now()
 
     def _end(self, error: BaseException | None) -> Future[Committed] | None:
-        with self._lock:
-            if not self.open:
-                return None
-            self.open = False
+        if not self.open:
+            return None
         if self._mode in {Mode.COVERED, Mode.ASIDE, Mode.REPLAYED}:
+            self.open = False
             if self._charge is not None:
                 self._seal(self.fundings, self._charge)
             return None
@@ -232,12 +245,30 @@ class Reservation(Call):
                 seal=bool(self.fundings),
                 owner=self._engine.terms.owner,
             )
+        future = self._put(operation, charge)
+        if future is None:
+            return None
         if ending.unpriced:
             self._engine.tell("unpriced", charge, amount=self.amount)
-        future = self._engine.commits.put(operation, charge)
         self._seal([key for key in self.fundings if key != charge.reservation_key], charge)
         self._engine.opened(self.operation, -1)
         return future
+
+    def _put(self, operation: Commit | Release, charge: ChargeRow) -> Future[Committed] | None:
+        """Queue the end of the call, once, whoever else ends it; None: somebody else did."""
+        mine = False
+        try:
+            with self._lock:
+                if not self.open:
+                    return None
+                mine = True
+                self.open = False
+            return self._engine.commits.put(operation, charge)
+        except BaseException:
+            if mine:
+                # Carried out a second time, the very same operation changes nothing.
+                self._engine.commits.put(operation, charge)
+            raise
 
     def _seal(self, keys: list[str], charge: ChargeRow) -> None:
         """End the holds that nested calls took for this block; its own is ended with its charge."""
