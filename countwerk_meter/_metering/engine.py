@@ -30,6 +30,7 @@ from countwerk_meter._metering.learner import Learner
 from countwerk_meter._metering.settlement import SettlementThread
 from countwerk_meter.errors import ConfigurationError, CountwerkError, InvalidRequestError, JournalError
 from countwerk_meter.events import EventId, Ordinals, derive
+from countwerk_meter.journal.latch import Latch
 
 if TYPE_CHECKING:
     import asyncio
@@ -91,7 +92,7 @@ class Engine:
         self.inline = InlineSettlement(self)
         self.learner = Learner(journal, terms.ledger)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._progress = threading.Condition()
+        self._progress = Latch()
         self._lock = threading.Lock()
         self.closed = False
         self._open_calls = 0
@@ -178,7 +179,7 @@ class Engine:
         Nor are its locks, which another of its threads may have held at the fork and here nobody would let go of.
         """
         self._lock = threading.Lock()
-        self._progress = threading.Condition()
+        self._progress = Latch()
         self._open_calls = 0
         self._gates = 0
         self.commits.forget()

@@ -7,12 +7,14 @@ A store only reads and writes rows; the rules live in the operations.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from countwerk_meter.errors import CountwerkError, JournalError
+from countwerk_meter.journal.latch import Latched
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from countwerk_meter._flow.books import Operation
 
 T = TypeVar("T")
@@ -67,7 +69,7 @@ class Journal(ABC):
 
 def running() -> Future[Any]:
     """Return a future that nobody can cancel: what was queued is carried out, whoever stops waiting for it."""
-    future: Future[Any] = Future()
+    future = Latched()
     future.set_running_or_notify_cancel()
     return future
 

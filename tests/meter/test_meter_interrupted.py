@@ -1,6 +1,8 @@
 """Ctrl-C, and closing, at a bad moment: no hold stays, no call stays open, and what was used is charged."""
 
 import contextlib
+import subprocess
+import sys
 import threading
 import time
 
@@ -9,6 +11,7 @@ import pytest
 from countwerk_meter import current_reservation
 from countwerk_meter._metering import reservation as reservations
 from countwerk_meter._metering import scope
+from countwerk_meter.journal.port import running
 
 
 def strike(monkeypatch, owner, name, *, after=False):
@@ -55,6 +58,7 @@ def test_ctrl_c_at_the_end_of_a_call_loses_no_charge(bench, meter, monkeypatch, 
     with pytest.raises(KeyboardInterrupt), meter.reserve(bench.account, "app.chat", amount=5) as reservation:
         reservation.settle(4)
         strike(monkeypatch, owner, name)
+    reservation._leave()
     assert 4 == bench.settled(meter)
     assert meter.close(5)
 
@@ -76,3 +80,72 @@ def test_closing_waits_for_gates_that_are_on_their_way(bench, meter):
     assert meter.close(10)
     thread.join(10)
     assert {"spent": 2, "reserved": 0, "available": 98} == bench.books()
+
+
+@pytest.mark.parametrize("struck", ["acquired", "released"])
+def test_ctrl_c_leaves_no_lock_held(struck):
+    """Wherever it strikes one who waits for a result, whoever brings the result does not hang."""
+    future = running()
+    condition = future._condition
+
+    class Struck(type(condition)):
+        """Interrupts the first wait, before or after the lock is let go of."""
+
+        calls = 0
+
+        def release(self):
+            Struck.calls += 1
+            if struck == "released":
+                super().release()
+            if Struck.calls == 1:
+                raise KeyboardInterrupt
+
+    future._condition = Struck()
+    with pytest.raises(KeyboardInterrupt):
+        future.result(1)
+    told = threading.Thread(target=future.set_result, args=(3,), daemon=True)
+    told.start()
+    told.join(5)
+    assert not told.is_alive()
+    assert 3 == future.result(1)
+
+
+def test_a_thread_that_is_struck_by_ctrl_c_time_and_again_hangs_nobody(bench, meter):
+    """Real interrupts, at any moment: afterwards the meter works, and the books are in order."""
+    script = """
+import _thread, random, signal, sys, threading, time
+from countwerk_meter import Meter
+meter = Meter("product_1", api_key=sys.argv[1], base_url=sys.argv[2], journal=sys.argv[3], reserve_timeout=3.0)
+chance, armed, over = random.Random(7), [], []
+def handle(*_):
+    if armed:
+        armed.clear()
+        raise KeyboardInterrupt
+signal.signal(signal.SIGINT, handle)
+def strike():
+    while not over:
+        time.sleep(chance.uniform(0.0005, 0.01))
+        _thread.interrupt_main()
+threading.Thread(target=strike, daemon=True).start()
+end, calls, struck = time.monotonic() + 4, 0, 0
+while time.monotonic() < end:
+    try:
+        armed.append(1)
+        with meter.reserve("acct_1", "app.chat", amount=1):
+            calls += 1
+    except KeyboardInterrupt:
+        struck += 1
+    armed.clear()
+over.append(1)
+begun = time.monotonic()
+with meter.reserve("acct_1", "app.chat", amount=1):
+    pass
+print("next call", round(time.monotonic() - begun, 2), meter.flush(20), meter.close(5), calls, struck)
+"""
+    bench.control.account(bench.account, balance=100_000)
+    ran = subprocess.run(
+        [sys.executable, "-c", script, bench.sandbox.api_key, bench.sandbox.url, f"sqlite:///{bench.path}"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert 0 == ran.returncode, ran.stderr
+    assert " True True " in ran.stdout, ran.stdout + ran.stderr
