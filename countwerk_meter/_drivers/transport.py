@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from countwerk_meter._wire.requests import LedgerRequest
 
 # Below the 5 s after which Node.js and uvicorn close idle connections: a reserve that meets a closing one is in doubt.
-_KEEPALIVE_SECONDS: Final = 4.0
-_CONNECTIONS: Final = 64
+KEEPALIVE_SECONDS: Final = 4.0
+CONNECTIONS: Final = 64
 # Uncompressed: answers are small, and a limit on their size then means what it says.
 _HEADERS: Final = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
 # Never made: no byte of the request left.
@@ -67,7 +67,7 @@ class AsyncTransport(Protocol):
 
 
 @functools.cache
-def _tls() -> ssl.SSLContext:
+def tls() -> ssl.SSLContext:
     """One verifying context for all connections: making it reads every trusted certificate."""
     return httpx.create_ssl_context()
 
@@ -98,12 +98,12 @@ class _SyncPool(httpx.HTTPTransport):
     """httpx's own transport over a pool whose sockets keep the deadline."""
 
     def __init__(self, deadline: Deadline) -> None:
-        super().__init__(verify=_tls())
+        super().__init__(verify=tls())
         self._pool = httpcore.ConnectionPool(
-            ssl_context=_tls(),
-            max_connections=_CONNECTIONS,
-            max_keepalive_connections=_CONNECTIONS,
-            keepalive_expiry=_KEEPALIVE_SECONDS,
+            ssl_context=tls(),
+            max_connections=CONNECTIONS,
+            max_keepalive_connections=CONNECTIONS,
+            keepalive_expiry=KEEPALIVE_SECONDS,
             network_backend=DeadlineBackend(deadline),
         )
 
@@ -112,12 +112,12 @@ class _AsyncPool(httpx.AsyncHTTPTransport):
     """httpx's own transport over a pool whose sockets are cheap to ask."""
 
     def __init__(self) -> None:
-        super().__init__(verify=_tls())
+        super().__init__(verify=tls())
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=_tls(),
-            max_connections=_CONNECTIONS,
-            max_keepalive_connections=_CONNECTIONS,
-            keepalive_expiry=_KEEPALIVE_SECONDS,
+            ssl_context=tls(),
+            max_connections=CONNECTIONS,
+            max_keepalive_connections=CONNECTIONS,
+            keepalive_expiry=KEEPALIVE_SECONDS,
             network_backend=SocketBackend(),
         )
 
@@ -189,7 +189,7 @@ class AsyncHttpxTransport:
     def __init__(self, endpoint: Endpoint, http: httpx.AsyncClient | None = None) -> None:
         self._endpoint = endpoint
         self._auth = KeyAuth(endpoint)
-        self._slots = asyncio.Semaphore(_CONNECTIONS)
+        self._slots = asyncio.Semaphore(CONNECTIONS)
         self._own = http is None
         self._http = http or httpx.AsyncClient(transport=_AsyncPool(), trust_env=False)
 
