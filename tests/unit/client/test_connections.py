@@ -201,8 +201,8 @@ def test_certificates_are_always_checked():
     endpoint = Endpoint.of("key", "HTTPS://Ledger.Example")
     transport, other = HttpxTransport(endpoint), AsyncHttpxTransport(endpoint)
 
-    for http in (transport._http, other._http):
-        context = http._transport._pool._ssl_context
+    for pool in (transport._http._transport._pool, other._lanes.take()._pool):
+        context = pool._ssl_context
         assert (ssl.CERT_REQUIRED, True) == (context.verify_mode, context.check_hostname)
     transport.close()
 

@@ -7,9 +7,11 @@ import time
 
 import pytest
 
+from countwerk_meter._drivers import transport as transports
 from countwerk_meter._drivers.choice import async_transport
 from countwerk_meter._drivers.endpoint import Endpoint
 from countwerk_meter._drivers.loops import LoopTransports
+from countwerk_meter._drivers.transport import AsyncHttpxTransport
 from countwerk_meter._wire import requests
 from countwerk_meter._wire.replies import Answer, InDoubt, NotSent
 from countwerk_meter.client import AsyncCountwerkClient
@@ -211,6 +213,24 @@ async def test_an_answer_that_is_too_late(countwerk_sandbox, control, transport)
 
     assert 1 == transport._slots._value
     await transport.aclose()
+
+
+async def test_lanes_of_httpx(countwerk_sandbox, control, monkeypatch):
+    """A request has a connection of its own, the last one that was free; one that was free for too long is closed."""
+    transport = AsyncHttpxTransport(Endpoint.of(countwerk_sandbox.api_key, countwerk_sandbox.url))
+
+    async def ask(times):
+        sent = [transport.send(BALANCE, time.monotonic() + 5) for _ in range(times)]
+        assert all(isinstance(reply, Answer) for reply in await asyncio.gather(*sent))
+
+    await ask(3)
+    await ask(1)
+    assert (3, 3) == (len(transport._lanes._free), len(transport._lanes._made))
+    monkeypatch.setattr(transports, "KEEPALIVE_SECONDS", -1.0)
+    await ask(1)
+    assert (2, 2) == (len(transport._lanes._free), len(transport._lanes._made))
+    await transport.aclose()
+    assert not transport._lanes._made
 
 
 async def test_more_requests_than_places(countwerk_sandbox, control, transport):
