@@ -25,6 +25,8 @@ from countwerk_meter._wire.replies import MAX_BODY_BYTES, InDoubt, NotSent, Repl
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import AsyncGenerator
+    from contextlib import AbstractContextManager
 
     from countwerk_meter._drivers.endpoint import Endpoint
     from countwerk_meter._wire.requests import LedgerRequest
@@ -125,7 +127,7 @@ class _Lane(httpx.AsyncHTTPTransport):
         self.idle_since = 0.0
 
 
-class _Lanes(httpx.AsyncBaseTransport):
+class _Lanes:
     """
     As many lanes as there are requests at once; the last one that was given back is taken first.
 
@@ -156,13 +158,33 @@ class _Lanes(httpx.AsyncBaseTransport):
             with contextlib.suppress(Exception):
                 await lane.aclose()
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        lane: _Lane = request.extensions["lane"]
-        return await lane.handle_async_request(request)
-
     async def aclose(self) -> None:
         while self._made:
             await self._made.pop().aclose()
+
+
+class _Urls:
+    """The endpoints' addresses, each read once."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._of: dict[str, httpx.URL] = {}
+
+    def __call__(self, request: LedgerRequest) -> httpx.URL:
+        url = self._of.get(request.path)
+        if url is None:
+            url = self._of[request.path] = httpx.URL(self._endpoint.base_url + request.path)
+        return url
+
+    def request(self, request: LedgerRequest, timeout: httpx.Timeout) -> httpx.Request:
+        """Build a request for a transport of ours: a client would do it anew each time, with cookies and redirects."""
+        return httpx.Request(
+            "POST",
+            self(request),
+            headers=_HEADERS | {"User-Agent": "countwerk-meter", "X-API-Key": self._endpoint.key.get_secret_value()},
+            content=request.content,
+            extensions={"timeout": timeout.as_dict()},
+        )
 
 
 class HttpxTransport:
@@ -171,12 +193,14 @@ class HttpxTransport:
     def __init__(self, endpoint: Endpoint, http: httpx.Client | None = None) -> None:
         self._endpoint = endpoint
         self._auth = KeyAuth(endpoint)
+        self._urls = _Urls(endpoint)
         self._deadline = Deadline()
-        self._own = http is None
-        self._http = http or self._client()
+        self._http = http
+        self._pool = _SyncPool(self._deadline) if http is None else None
         self._process = os.getpid()
+        self._closed = False
         # A parent's connections, kept open for it: two processes that read one connection read each other's answers.
-        self._of_parents: list[httpx.Client] = []
+        self._of_parents: list[_SyncPool] = []
 
     def send(self, request: LedgerRequest, deadline: float) -> Reply:
         try:
@@ -186,35 +210,36 @@ class HttpxTransport:
             raise
 
     def close(self) -> None:
-        if self._own:
-            self._http.close()
+        self._closed = True
+        if self._pool is not None:
+            self._pool.close()
 
-    def _client(self) -> httpx.Client:
-        return httpx.Client(transport=_SyncPool(self._deadline), trust_env=False)
+    def _opened(self, request: LedgerRequest, left: float) -> AbstractContextManager[httpx.Response]:
+        if self._http is None:
+            assert self._pool is not None
+            if self._process != os.getpid():
+                self._of_parents.append(self._pool)
+                self._pool, self._process = _SyncPool(self._deadline), os.getpid()
+            return contextlib.closing(self._pool.handle_request(self._urls.request(request, httpx.Timeout(left))))
+        return self._http.stream(
+            "POST",
+            self._urls(request),
+            content=request.content,
+            headers=_HEADERS,
+            auth=self._auth,
+            timeout=left,
+            follow_redirects=False,
+        )
 
     def _send(self, request: LedgerRequest, deadline: float) -> Reply:
-        if self._own and self._process != os.getpid():
-            self._of_parents.append(self._http)
-            self._http, self._process = self._client(), os.getpid()
         left = deadline - time.monotonic()
         if left <= 0:
             return NotSent("no time left")
-        if self._http.is_closed:
+        if self._closed or (self._http is not None and self._http.is_closed):
             return NotSent("the client is closed")
         body = bytearray()
         try:
-            with (
-                self._deadline.until(deadline),
-                self._http.stream(
-                    "POST",
-                    self._endpoint.base_url + request.path,
-                    content=request.content,
-                    headers=_HEADERS,
-                    auth=self._auth,
-                    timeout=left,
-                    follow_redirects=False,
-                ) as response,
-            ):
+            with self._deadline.until(deadline), self._opened(request, left) as response:
                 for piece in response.iter_bytes():
                     body += piece
                     if len(body) > MAX_BODY_BYTES or time.monotonic() > deadline:
@@ -232,9 +257,11 @@ class AsyncHttpxTransport:
     def __init__(self, endpoint: Endpoint, http: httpx.AsyncClient | None = None) -> None:
         self._endpoint = endpoint
         self._auth = KeyAuth(endpoint)
+        self._urls = _Urls(endpoint)
         self._slots = asyncio.Semaphore(CONNECTIONS)
-        self._lanes = _Lanes() if http is None else None
-        self._http = http or httpx.AsyncClient(transport=self._lanes, trust_env=False)
+        self._lanes = _Lanes()
+        self._http = http
+        self._closed = False
 
     async def send(self, request: LedgerRequest, deadline: float) -> Reply:
         try:
@@ -242,49 +269,60 @@ class AsyncHttpxTransport:
                 await self._slots.acquire()
         except TimeoutError:
             return NotSent("no time left")
-        lane = None if self._lanes is None else self._lanes.take()
         try:
-            return await self._send(request, deadline, lane)
+            return await self._send(request, deadline)
         except BaseException as error:
             _without_locals(error)
             raise
         finally:
-            if self._lanes is not None and lane is not None:
-                self._lanes.give(lane)
             self._slots.release()
 
     async def aclose(self) -> None:
-        if self._lanes is not None:
-            await self._http.aclose()
+        self._closed = True
+        await self._lanes.aclose()
 
-    async def _send(self, request: LedgerRequest, deadline: float, lane: _Lane | None = None) -> Reply:
+    @contextlib.asynccontextmanager
+    async def _opened(self, request: LedgerRequest, left: float) -> AsyncGenerator[httpx.Response]:
+        # A connection that cannot be made gives up first, a little before the whole budget: then nothing was sent.
+        timeout = httpx.Timeout(left, connect=left * 0.9, pool=left * 0.9)
+        if self._http is None:
+            lane = self._lanes.take()
+            try:
+                response = await lane.handle_async_request(self._urls.request(request, timeout))
+                try:
+                    yield response
+                finally:
+                    await response.aclose()
+            finally:
+                self._lanes.give(lane)
+            return
+        async with self._http.stream(
+            "POST",
+            self._urls(request),
+            content=request.content,
+            headers=_HEADERS,
+            auth=self._auth,
+            timeout=timeout,
+            follow_redirects=False,
+        ) as response:
+            yield response
+
+    async def _send(self, request: LedgerRequest, deadline: float) -> Reply:
         left = deadline - time.monotonic()
         if left <= 0:
             return NotSent("no time left")
-        if self._http.is_closed:
+        if self._closed or (self._http is not None and self._http.is_closed):
             return NotSent("the client is closed")
         body = bytearray()
         try:
-            # A connection that cannot be made gives up first, a little before the whole budget: then nothing was sent.
-            async with asyncio.timeout(left):
-                async with self._http.stream(
-                    "POST",
-                    self._endpoint.base_url + request.path,
-                    content=request.content,
-                    headers=_HEADERS,
-                    auth=self._auth,
-                    timeout=httpx.Timeout(left, connect=left * 0.9, pool=left * 0.9),
-                    follow_redirects=False,
-                    extensions=None if lane is None else {"lane": lane},
-                ) as response:
-                    async for piece in response.aiter_bytes():
-                        body += piece
-                        if len(body) > MAX_BODY_BYTES:
-                            break
+            async with asyncio.timeout(left), self._opened(request, left) as response:
+                async for piece in response.aiter_bytes():
+                    body += piece
+                    if len(body) > MAX_BODY_BYTES:
+                        break
         except TimeoutError:
             return InDoubt("no answer in time")
         except Exception as error:  # noqa: BLE001 - no library's exception crosses this line
             return _missing(error)
-        if self._lanes is not None:
-            await self._lanes.tidy()
+        await self._lanes.tidy()
         return read_reply(request, response.status_code, response.headers, bytes(body), self._endpoint.redact)

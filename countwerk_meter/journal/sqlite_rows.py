@@ -60,6 +60,14 @@ class SqliteBooks(SqlBooks):
         key = (row.ledger, row.id)
         self._save(key, values, CHARGE, ("ledger", "id"), self._sql.charge_table, self._sql.save_charge)
 
+    def forget_reservations(self, ledger: str, before: float, limit: int) -> int:
+        self.forget_rows()
+        return super().forget_reservations(ledger, before, limit)
+
+    def rename_principal(self, ledger: str, before: str, after: str) -> int:
+        self.forget_rows()
+        return super().rename_principal(ledger, before, after)
+
     def _read(self, key: tuple[str, ...], row: R | None, values: Callable[[R], tuple[Any, ...]]) -> R | None:
         if row is not None:
             self._rows[key] = values(row)

@@ -201,7 +201,7 @@ def test_certificates_are_always_checked():
     endpoint = Endpoint.of("key", "HTTPS://Ledger.Example")
     transport, other = HttpxTransport(endpoint), AsyncHttpxTransport(endpoint)
 
-    for pool in (transport._http._transport._pool, other._lanes.take()._pool):
+    for pool in (transport._pool._pool, other._lanes.take()._pool):
         context = pool._ssl_context
         assert (ssl.CERT_REQUIRED, True) == (context.verify_mode, context.check_hostname)
     transport.close()
@@ -211,12 +211,12 @@ def test_a_fork_opens_its_own_connections(countwerk_sandbox, control, monkeypatc
     """A child process does not read from its parent's connections: it would read the parent's answers."""
     transport = HttpxTransport(Endpoint.of(countwerk_sandbox.api_key, countwerk_sandbox.url))
     assert isinstance(transport.send(BALANCE, soon()), Answer)
-    parents = transport._http
+    parents = transport._pool
     monkeypatch.setattr(os, "getpid", lambda: -1)
 
     assert isinstance(transport.send(BALANCE, soon()), Answer)
 
-    assert parents is not transport._http
-    assert not parents.is_closed
+    assert parents is not transport._pool
+    assert parents._pool.connections
     parents.close()
     transport.close()
