@@ -48,8 +48,16 @@ check: lint types imports test wheels
 demo *args:
     uv run countwerk-meter demo {{ args }}
 
-# One reserve and confirm against two bare HTTP posts, in one run.
-bench:
+# What metering costs, each figure as a ratio to its baseline in the same run; writes tests/benchmarks/results.md.
+bench *args:
+    uv run python tests/benchmarks/bench.py {{ args }}
+
+# The same, and fail where a ratio got worse by more than a tenth against the stored one.
+bench-check *args:
+    uv run python tests/benchmarks/bench.py --check {{ args }}
+
+# One reserve and confirm at the sandbox against two bare HTTP posts.
+bench-round-trip:
     uv run python tests/benchmarks/round_trip.py
 
 # Pricing one call, in microseconds, with 1, 50 and 1,000 rules.

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
+from countwerk_meter._drivers.choice import async_transport, sync_transport
 from countwerk_meter._drivers.clock import Clock
 from countwerk_meter._drivers.endpoint import Endpoint, conceal
 from countwerk_meter._drivers.loops import LoopTransports
 from countwerk_meter._drivers.runtime import Runtime
-from countwerk_meter._drivers.transport import AsyncHttpxTransport, HttpxTransport
 from countwerk_meter._flow import call
 from countwerk_meter._wire import requests
 from countwerk_meter._wire.models import (
@@ -109,8 +109,8 @@ class CountwerkClient:
         api_key = conceal(api_key)
         self._settings = _Settings(api_key, base_url, timeout, max_retries, allow_http=allow_http)
         endpoint = self._settings.endpoint
-        self._transport = HttpxTransport(endpoint, http)
-        loops = LoopTransports(lambda: AsyncHttpxTransport(endpoint))
+        self._transport = sync_transport(endpoint, http)
+        loops = LoopTransports(lambda: async_transport(endpoint))
         self._runtime = Runtime(None, self._transport, loops, Clock(), Silence())
 
     @property
@@ -262,7 +262,7 @@ class AsyncCountwerkClient:
         api_key = conceal(api_key)
         self._settings = _Settings(api_key, base_url, timeout, max_retries, allow_http=allow_http)
         endpoint = self._settings.endpoint
-        self._loops = LoopTransports(lambda: AsyncHttpxTransport(endpoint, http))
+        self._loops = LoopTransports(lambda: async_transport(endpoint, http))
         self._runtime = Runtime(None, None, self._loops, Clock(), Silence())
 
     def __repr__(self) -> str:

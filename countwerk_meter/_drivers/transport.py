@@ -7,10 +7,12 @@ httpx is the default on both sides. No exception of an HTTP library crosses this
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import time
 import traceback
+from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
 import httpcore
@@ -23,13 +25,15 @@ from countwerk_meter._wire.replies import MAX_BODY_BYTES, InDoubt, NotSent, Repl
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import AsyncGenerator
+    from contextlib import AbstractContextManager
 
     from countwerk_meter._drivers.endpoint import Endpoint
     from countwerk_meter._wire.requests import LedgerRequest
 
 # Below the 5 s after which Node.js and uvicorn close idle connections: a reserve that meets a closing one is in doubt.
-_KEEPALIVE_SECONDS: Final = 4.0
-_CONNECTIONS: Final = 64
+KEEPALIVE_SECONDS: Final = 4.0
+CONNECTIONS: Final = 64
 # Uncompressed: answers are small, and a limit on their size then means what it says.
 _HEADERS: Final = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
 # Never made: no byte of the request left.
@@ -67,7 +71,7 @@ class AsyncTransport(Protocol):
 
 
 @functools.cache
-def _tls() -> ssl.SSLContext:
+def tls() -> ssl.SSLContext:
     """One verifying context for all connections: making it reads every trusted certificate."""
     return httpx.create_ssl_context()
 
@@ -98,27 +102,88 @@ class _SyncPool(httpx.HTTPTransport):
     """httpx's own transport over a pool whose sockets keep the deadline."""
 
     def __init__(self, deadline: Deadline) -> None:
-        super().__init__(verify=_tls())
+        super().__init__(verify=tls())
         self._pool = httpcore.ConnectionPool(
-            ssl_context=_tls(),
-            max_connections=_CONNECTIONS,
-            max_keepalive_connections=_CONNECTIONS,
-            keepalive_expiry=_KEEPALIVE_SECONDS,
+            ssl_context=tls(),
+            max_connections=CONNECTIONS,
+            max_keepalive_connections=CONNECTIONS,
+            keepalive_expiry=KEEPALIVE_SECONDS,
             network_backend=DeadlineBackend(deadline),
         )
 
 
-class _AsyncPool(httpx.AsyncHTTPTransport):
-    """httpx's own transport over a pool whose sockets are cheap to ask."""
+class _Lane(httpx.AsyncHTTPTransport):
+    """httpx's own transport over one connection, whose socket is cheap to ask."""
 
     def __init__(self) -> None:
-        super().__init__(verify=_tls())
+        super().__init__(verify=tls())
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=_tls(),
-            max_connections=_CONNECTIONS,
-            max_keepalive_connections=_CONNECTIONS,
-            keepalive_expiry=_KEEPALIVE_SECONDS,
+            ssl_context=tls(),
+            max_connections=1,
+            max_keepalive_connections=1,
+            keepalive_expiry=KEEPALIVE_SECONDS,
             network_backend=SocketBackend(),
+        )
+        self.idle_since = 0.0
+
+
+class _Lanes:
+    """
+    As many lanes as there are requests at once; the last one that was given back is taken first.
+
+    httpcore's pool asks all its connections for every request: with 64 of them that was nine tenths of all time.
+    """
+
+    def __init__(self) -> None:
+        self._free: deque[_Lane] = deque()
+        self._made: set[_Lane] = set()
+
+    def take(self) -> _Lane:
+        if self._free:
+            return self._free.pop()
+        lane = _Lane()
+        self._made.add(lane)
+        return lane
+
+    def give(self, lane: _Lane) -> None:
+        lane.idle_since = time.monotonic()
+        self._free.append(lane)
+
+    async def tidy(self) -> None:
+        """Close the lane that has been free for longest, if that is too long."""
+        if self._free and time.monotonic() - self._free[0].idle_since > KEEPALIVE_SECONDS:
+            lane = self._free.popleft()
+            self._made.discard(lane)
+            # Whatever a dead connection says at its end, the answer that was just read stands.
+            with contextlib.suppress(Exception):
+                await lane.aclose()
+
+    async def aclose(self) -> None:
+        while self._made:
+            await self._made.pop().aclose()
+
+
+class _Urls:
+    """The endpoints' addresses, each read once."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._of: dict[str, httpx.URL] = {}
+
+    def __call__(self, request: LedgerRequest) -> httpx.URL:
+        url = self._of.get(request.path)
+        if url is None:
+            url = self._of[request.path] = httpx.URL(self._endpoint.base_url + request.path)
+        return url
+
+    def request(self, request: LedgerRequest, timeout: httpx.Timeout) -> httpx.Request:
+        """Build a request for a transport of ours: a client would do it anew each time, with cookies and redirects."""
+        return httpx.Request(
+            "POST",
+            self(request),
+            headers=_HEADERS | {"User-Agent": "countwerk-meter", "X-API-Key": self._endpoint.key.get_secret_value()},
+            content=request.content,
+            extensions={"timeout": timeout.as_dict()},
         )
 
 
@@ -128,50 +193,60 @@ class HttpxTransport:
     def __init__(self, endpoint: Endpoint, http: httpx.Client | None = None) -> None:
         self._endpoint = endpoint
         self._auth = KeyAuth(endpoint)
+        self._urls = _Urls(endpoint)
         self._deadline = Deadline()
-        self._own = http is None
-        self._http = http or self._client()
+        self._http = http
+        self._pool = _SyncPool(self._deadline) if http is None else None
         self._process = os.getpid()
+        self._closed = False
         # A parent's connections, kept open for it: two processes that read one connection read each other's answers.
-        self._of_parents: list[httpx.Client] = []
+        self._left: list[_SyncPool] = []
 
     def send(self, request: LedgerRequest, deadline: float) -> Reply:
         try:
             return self._send(request, deadline)
         except BaseException as error:
+            self._leave_pool()
             _without_locals(error)
             raise
 
-    def close(self) -> None:
-        if self._own:
-            self._http.close()
+    def _leave_pool(self) -> None:
+        """Begin anew after Ctrl-C: it may have left the pool's lock held, on which closing it would wait for ever."""
+        if self._pool is not None and self._process == os.getpid():
+            self._left.append(self._pool)
+            self._pool = _SyncPool(self._deadline)
 
-    def _client(self) -> httpx.Client:
-        return httpx.Client(transport=_SyncPool(self._deadline), trust_env=False)
+    def close(self) -> None:
+        self._closed = True
+        if self._pool is not None:
+            self._pool.close()
+
+    def _opened(self, request: LedgerRequest, left: float) -> AbstractContextManager[httpx.Response]:
+        if self._http is None:
+            assert self._pool is not None
+            if self._process != os.getpid():
+                self._left.append(self._pool)
+                self._pool, self._process = _SyncPool(self._deadline), os.getpid()
+            return contextlib.closing(self._pool.handle_request(self._urls.request(request, httpx.Timeout(left))))
+        return self._http.stream(
+            "POST",
+            self._urls(request),
+            content=request.content,
+            headers=_HEADERS,
+            auth=self._auth,
+            timeout=left,
+            follow_redirects=False,
+        )
 
     def _send(self, request: LedgerRequest, deadline: float) -> Reply:
-        if self._own and self._process != os.getpid():
-            self._of_parents.append(self._http)
-            self._http, self._process = self._client(), os.getpid()
         left = deadline - time.monotonic()
         if left <= 0:
             return NotSent("no time left")
-        if self._http.is_closed:
+        if self._closed or (self._http is not None and self._http.is_closed):
             return NotSent("the client is closed")
         body = bytearray()
         try:
-            with (
-                self._deadline.until(deadline),
-                self._http.stream(
-                    "POST",
-                    self._endpoint.base_url + request.path,
-                    content=request.content,
-                    headers=_HEADERS,
-                    auth=self._auth,
-                    timeout=left,
-                    follow_redirects=False,
-                ) as response,
-            ):
+            with self._deadline.until(deadline), self._opened(request, left) as response:
                 for piece in response.iter_bytes():
                     body += piece
                     if len(body) > MAX_BODY_BYTES or time.monotonic() > deadline:
@@ -184,14 +259,16 @@ class HttpxTransport:
 
 
 class AsyncHttpxTransport:
-    """httpx, async. At most 64 requests at once: its pool slows down with what waits in it, so the waiting is ours."""
+    """httpx, async. At most 64 requests at once, one lane each: its pool slows down with what is in it."""
 
     def __init__(self, endpoint: Endpoint, http: httpx.AsyncClient | None = None) -> None:
         self._endpoint = endpoint
         self._auth = KeyAuth(endpoint)
-        self._slots = asyncio.Semaphore(_CONNECTIONS)
-        self._own = http is None
-        self._http = http or httpx.AsyncClient(transport=_AsyncPool(), trust_env=False)
+        self._urls = _Urls(endpoint)
+        self._slots = asyncio.Semaphore(CONNECTIONS)
+        self._lanes = _Lanes()
+        self._http = http
+        self._closed = False
 
     async def send(self, request: LedgerRequest, deadline: float) -> Reply:
         try:
@@ -208,34 +285,51 @@ class AsyncHttpxTransport:
             self._slots.release()
 
     async def aclose(self) -> None:
-        if self._own:
-            await self._http.aclose()
+        self._closed = True
+        await self._lanes.aclose()
+
+    @contextlib.asynccontextmanager
+    async def _opened(self, request: LedgerRequest, left: float) -> AsyncGenerator[httpx.Response]:
+        # A connection that cannot be made gives up first, a little before the whole budget: then nothing was sent.
+        timeout = httpx.Timeout(left, connect=left * 0.9, pool=left * 0.9)
+        if self._http is None:
+            lane = self._lanes.take()
+            try:
+                response = await lane.handle_async_request(self._urls.request(request, timeout))
+                try:
+                    yield response
+                finally:
+                    await response.aclose()
+            finally:
+                self._lanes.give(lane)
+            return
+        async with self._http.stream(
+            "POST",
+            self._urls(request),
+            content=request.content,
+            headers=_HEADERS,
+            auth=self._auth,
+            timeout=timeout,
+            follow_redirects=False,
+        ) as response:
+            yield response
 
     async def _send(self, request: LedgerRequest, deadline: float) -> Reply:
         left = deadline - time.monotonic()
         if left <= 0:
             return NotSent("no time left")
-        if self._http.is_closed:
+        if self._closed or (self._http is not None and self._http.is_closed):
             return NotSent("the client is closed")
         body = bytearray()
         try:
-            # A connection that cannot be made gives up first, a little before the whole budget: then nothing was sent.
-            async with asyncio.timeout(left):
-                async with self._http.stream(
-                    "POST",
-                    self._endpoint.base_url + request.path,
-                    content=request.content,
-                    headers=_HEADERS,
-                    auth=self._auth,
-                    timeout=httpx.Timeout(left, connect=left * 0.9, pool=left * 0.9),
-                    follow_redirects=False,
-                ) as response:
-                    async for piece in response.aiter_bytes():
-                        body += piece
-                        if len(body) > MAX_BODY_BYTES:
-                            break
+            async with asyncio.timeout(left), self._opened(request, left) as response:
+                async for piece in response.aiter_bytes():
+                    body += piece
+                    if len(body) > MAX_BODY_BYTES:
+                        break
         except TimeoutError:
             return InDoubt("no answer in time")
         except Exception as error:  # noqa: BLE001 - no library's exception crosses this line
             return _missing(error)
+        await self._lanes.tidy()
         return read_reply(request, response.status_code, response.headers, bytes(body), self._endpoint.redact)

@@ -100,6 +100,10 @@ class Books(Protocol):
         """Return an owner's charges that have not ended, oldest first; without those about to be moved."""
         ...
 
+    def moving(self, ledger: str, owner: str) -> bool:
+        """Return whether an owner has a hold that is closing, or a committed charge."""
+        ...
+
     def overdue(self, ledger: str, principal: str, before: float, limit: int) -> list[DueRow]:
         """Return a key's rows that were due by then, whoever owns them; without those about to be moved."""
         ...

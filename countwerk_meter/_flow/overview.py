@@ -89,6 +89,4 @@ class Waiting(Operation[bool]):
     owner: str
 
     def apply(self, books: Books) -> bool:
-        return any(
-            row.state is ReservationState.CLOSING for row in books.reservations_owned(self.ledger, self.owner)
-        ) or any(row.state is ChargeState.COMMITTED for row in books.charges_owned(self.ledger, self.owner))
+        return books.moving(self.ledger, self.owner)

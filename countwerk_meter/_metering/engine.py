@@ -17,11 +17,11 @@ import uuid
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from countwerk_meter._drivers.choice import async_transport, sync_transport
 from countwerk_meter._drivers.clock import Clock
 from countwerk_meter._drivers.loops import LoopTransports
 from countwerk_meter._drivers.runtime import Runtime
 from countwerk_meter._drivers.shadow import AsyncShadowTransport, ShadowLedger
-from countwerk_meter._drivers.transport import AsyncHttpxTransport, HttpxTransport
 from countwerk_meter._flow.overview import Due, Waiting
 from countwerk_meter._flow.recover import Recovered, recover
 from countwerk_meter._metering.commits import Commits
@@ -86,7 +86,7 @@ class Engine:
         self.shadow = shadow
         self._shadow_ledger: ShadowLedger | None = None
         self._between: Between | None = None
-        self._transport = HttpxTransport(endpoint, http)
+        self._transport = sync_transport(endpoint, http)
         self._ordinals = Ordinals()
         self.commits = Commits(journal, telemetry, self._follow)
         self.inline = InlineSettlement(self)
@@ -105,7 +105,7 @@ class Engine:
         self.terms = dataclasses.replace(self.terms, owner=uuid.uuid4().hex)
         self.journal.join(self.terms.owner)
         self.clock = Clock()
-        self._loops = LoopTransports(lambda: AsyncHttpxTransport(self._endpoint))
+        self._loops = LoopTransports(lambda: async_transport(self._endpoint))
         self.asking = Runtime(None, self._transport, self._loops, self.clock, self.telemetry)
         self.runtime, settling = self._shadowed() if self.shadow else self._real()
         settler = Runtime(self.journal, None, settling, self.clock, self.telemetry)
@@ -131,7 +131,7 @@ class Engine:
 
     def _real(self) -> tuple[Runtime, LoopTransports]:
         runtime = Runtime(self.journal, self._transport, self._loops, self.clock, self.telemetry)
-        return runtime, LoopTransports(lambda: AsyncHttpxTransport(self._endpoint))
+        return runtime, LoopTransports(lambda: async_transport(self._endpoint))
 
     def _shadowed(self) -> tuple[Runtime, LoopTransports]:
         """Return the same on a ledger that holds and charges nothing."""

@@ -161,6 +161,11 @@ class _Books:
         ]
         return sorted(rows, key=lambda row: (row.created_at, row.id))
 
+    def moving(self, ledger: str, owner: str) -> bool:
+        holds = (row for row in self._reservations.values() if row.state is ReservationState.CLOSING)
+        calls = (row for row in self._charges.values() if row.state is ChargeState.COMMITTED)
+        return any((row.ledger, row.owner) == (ledger, owner) for rows in (holds, calls) for row in rows)
+
     def overdue(self, ledger: str, principal: str, before: float, limit: int) -> list[DueRow]:
         late = [
             row

@@ -124,6 +124,9 @@ class SqlBooks(ABC):
     def charges_owned(self, ledger: str, owner: str) -> list[ChargeRow]:
         return self._charges(self._sql.charges_owned, (ledger, owner))
 
+    def moving(self, ledger: str, owner: str) -> bool:
+        return self._execute(self._sql.moving, (ledger, owner) * 2).fetchone() is not None
+
     def overdue(self, ledger: str, principal: str, before: float, limit: int) -> list[DueRow]:
         found = self._execute(self._sql.overdue, (before, ledger, principal) * 2 + (limit,))
         return [DueRow(*row) for row in found]

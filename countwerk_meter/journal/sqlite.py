@@ -143,6 +143,7 @@ class SqliteJournal(Journal):
     ) -> None:
         db: sqlite3.Connection | None = connection
         del connection
+        self._synced: bool | None = None
         done = False
         while not done:
             group = gathered(waiting, _GROUP)
@@ -150,7 +151,7 @@ class SqliteJournal(Journal):
             jobs = [job for job in group if isinstance(job, tuple)]
             if jobs and db is None:
                 try:
-                    db = opened(self._path)
+                    db, self._synced = opened(self._path), None
                 except JournalError as error:
                     for _, future in jobs:
                         future.set_exception(error)
@@ -175,18 +176,20 @@ class SqliteJournal(Journal):
         try:
             reads_only = all(operation.reads for operation, _ in jobs)
             durable = self._synchronous and any(operation.durable for operation, _ in jobs)
-            db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            db.execute("BEGIN" if reads_only else "BEGIN IMMEDIATE")
-            for operation, future in jobs:
-                db.execute("SAVEPOINT one")
-                try:
-                    results.append((future, operation.apply(books), None))
-                except Exception as error:
-                    if _is_the_stores(error):
-                        raise
-                    db.execute("ROLLBACK TO one")
-                    results.append((future, None, refused(self.name, error)))
-                db.execute("RELEASE one")
+            if not reads_only and durable is not self._synced:
+                db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._synced = durable
+            begin = "BEGIN" if reads_only else "BEGIN IMMEDIATE"
+            db.execute(begin)
+            try:
+                results = [(future, operation.apply(books), None) for operation, future in jobs]
+            except Exception as error:
+                if _is_the_stores(error):
+                    raise
+                # One cannot be carried out, which is rare: once more, so that it is undone alone.
+                db.execute("ROLLBACK")
+                db.execute(begin)
+                results = self._one_by_one(db, books, jobs)
             db.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - a full disk, a locked file: whoever waits must hear of it
             # This thread must go on, or every later commit would wait for ever.
@@ -195,11 +198,29 @@ class SqliteJournal(Journal):
             failure = JournalError(f"the journal {self.name} cannot be written: {error}")
             reads = [job for job in jobs if job[0].reads]
             if 0 < len(reads) < len(jobs):
+                books.forget_rows()
                 # A full disk can still be read: the state of a charge, say, by an app that waits for it.
                 self._commit(db, books, reads)
                 jobs = [job for job in jobs if not job[0].reads]
             results = [(future, None, failure) for _, future in jobs]
         deliver(results)
+
+    def _one_by_one(
+        self, db: sqlite3.Connection, books: SqliteBooks, jobs: list[tuple[Operation[Any], Future[Any]]]
+    ) -> list[Result]:
+        results: list[Result] = []
+        for operation, future in jobs:
+            books.forget_rows()
+            db.execute("SAVEPOINT one")
+            try:
+                results.append((future, operation.apply(books), None))
+            except Exception as error:
+                if _is_the_stores(error):
+                    raise
+                db.execute("ROLLBACK TO one")
+                results.append((future, None, refused(self.name, error)))
+            db.execute("RELEASE one")
+        return results
 
     def pause(self) -> _Pause | None:
         """Let go of the file before a fork; what is submitted meanwhile waits in the queue."""

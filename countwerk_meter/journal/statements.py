@@ -9,7 +9,7 @@ from countwerk_meter._flow.rows import ChargeRow, ReservationRow
 from countwerk_meter._flow.states import COLLECTED, ENDED, HOLDING, LISTED, LIVE, OVER
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
     from enum import StrEnum
 
 RESERVATION: Final = tuple(field.name for field in fields(ReservationRow))
@@ -17,10 +17,15 @@ CHARGE: Final = tuple(field.name for field in fields(ChargeRow))
 
 
 def among(states: Collection[StrEnum]) -> str:
-    """Return states as SQL literals: our own words, and only so do partial indexes serve."""
+    """
+    Return states as SQL literals, in the order of their definition.
+
+    They are our own words, and only so do partial indexes serve: SQLite takes one for a list that reads as its own.
+    """
     if not states:
         return "('')"
-    return "(" + ", ".join(f"'{state}'" for state in sorted(states)) + ")"
+    order = list(type(next(iter(states))))
+    return "(" + ", ".join(f"'{state}'" for state in sorted(states, key=order.index)) + ")"
 
 
 class Statements:
@@ -31,11 +36,14 @@ class Statements:
         prefix: Before each table's name.
         mark: What stands for a parameter.
         skip: Ends a query for rows that are about to be moved: locks them, and leaves out those locked by others.
+        hints: Name the index of every query that must not grow with what is settled. SQLite has no statistics of a
+            journal, believes that a ledger has ten rows, and reads all of them.
 
     """
 
-    def __init__(self, prefix: str = "", mark: str = "?", skip: str = "") -> None:
+    def __init__(self, prefix: str = "", mark: str = "?", skip: str = "", *, hints: bool = False) -> None:
         self._mark = mark
+        self._hints = hints
         self.reservation_table = f"{prefix}reservation"
         self.charge_table = f"{prefix}charge"
         self.carry_table = f"{prefix}carry"
@@ -53,28 +61,47 @@ class Statements:
         self.charges_of = self._charges(
             "reservation_key = ? AND parent IS NULL ORDER BY committed_at IS NULL, committed_at, id"
         )
-        self.holding = self._reservations(f"ledger = ? AND principal = ? AND account_id = ? AND state IN {holding}")
+        self.holding = self._reservations(
+            f"ledger = ? AND principal = ? AND account_id = ? AND state IN {holding}", "reservation_holding"
+        )
         self.owed = self._charges(
             "ledger = ? AND principal = ? AND account_id = ? AND (state = 'uncollected' OR reason = 'deferred')"
-            " AND state IN ('uncollected', 'open', 'committed')"
+            " AND state IN ('uncollected', 'open', 'committed')",
+            "charge_owed",
         )
         self.charged = self._select(
             self.charge_table,
             ("coalesce(sum(share), 0)",),
             f"ledger = ? AND account_id = ? AND state IN {among(COLLECTED)}",
+            "charge_account",
         )
         self.next_due = self._marked(
             "SELECT min(due_at) FROM ("
-            f" SELECT due_at FROM {self.reservation_table} WHERE owner = ? AND due_at > ? AND ledger = ?"
-            f" UNION ALL SELECT due_at FROM {self.charge_table} WHERE owner = ? AND due_at > ? AND ledger = ?"
+            f" SELECT due_at FROM {self.reservation_table}{self._by('reservation_due')}"
+            " WHERE owner = ? AND due_at > ? AND ledger = ?"
+            f" UNION ALL SELECT due_at FROM {self.charge_table}{self._by('charge_due')}"
+            " WHERE owner = ? AND due_at > ? AND ledger = ?"
             ") AS rows_of_both"
         )
-        self.reservations_owned = self._reservations(f"ledger = ? AND owner = ? AND state IN {holding}{skip}")
+        self.reservations_owned = self._reservations(
+            f"ledger = ? AND owner = ? AND state IN {holding}{skip}", "reservation_live"
+        )
         self.charges_owned = self._charges(
-            f"ledger = ? AND owner = ? AND state IN {live} ORDER BY created_at, id{skip}"
+            f"ledger = ? AND owner = ? AND state IN {live} ORDER BY created_at, id{skip}", "charge_owned"
+        )
+        self.moving = self._marked(
+            f"SELECT 1 FROM {self.reservation_table}{self._by('reservation_live')}"
+            f" WHERE ledger = ? AND owner = ? AND state IN {holding} AND state = 'closing'"
+            f" UNION ALL SELECT 1 FROM {self.charge_table}{self._by('charge_owned')}"
+            f" WHERE ledger = ? AND owner = ? AND state IN {live} AND state = 'committed' LIMIT 1"
         )
         overdue = "due_at <= ? AND ledger = ? AND principal = ? AND state IN"
-        self.overdue = self._union(overdue, "ORDER BY due_at LIMIT ?", (f" {holding}{skip}", f" {live}{skip}"))
+        self.overdue = self._union(
+            overdue,
+            "ORDER BY due_at LIMIT ?",
+            (f" {holding}{skip}", f" {live}{skip}"),
+            ("reservation_overdue", "charge_overdue"),
+        )
         self.ended_charges = self._charges(
             f"ledger = ? AND created_at >= ? AND created_at < ? AND state IN {among(ENDED)}"
             " AND (lines IS NOT NULL OR metadata IS NOT NULL OR description IS NOT NULL)"
@@ -90,8 +117,10 @@ class Statements:
             f"INSERT INTO {self.pruned_table} (ledger, reservation_id) VALUES (?, ?) ON CONFLICT DO NOTHING"
         )
         every_live = (
-            f"SELECT owner, principal FROM {self.reservation_table} WHERE ledger = ? AND state IN {holding}"
-            f" UNION ALL SELECT owner, principal FROM {self.charge_table} WHERE ledger = ? AND state IN {live}"
+            f"SELECT owner, principal FROM {self.reservation_table}{self._by('reservation_live')}"
+            f" WHERE ledger = ? AND state IN {holding}"
+            f" UNION ALL SELECT owner, principal FROM {self.charge_table}{self._by('charge_owned')}"
+            f" WHERE ledger = ? AND state IN {live}"
         )
         self.owners = self._marked(f"SELECT DISTINCT owner, principal FROM ({every_live}) AS live")
         self.principals = self._marked(f"SELECT principal, count(*) FROM ({every_live}) AS live GROUP BY principal")
@@ -113,6 +142,7 @@ class Statements:
         return self._union(
             f"owner = ? AND due_at IS NOT NULL AND due_at <= ? AND ledger = ?{others}",
             "ORDER BY ends IS NULL, ends, due_at LIMIT ?",
+            indexes=("reservation_due", "charge_due"),
         )
 
     def charges(self, states: Collection[StrEnum]) -> str:
@@ -123,25 +153,36 @@ class Statements:
         """Reservations of a ledger in these states, oldest first, so many."""
         return self._reservations(f"ledger = ? AND state IN {among(states)} ORDER BY created_at, key LIMIT ?")
 
+    def update(self, table: str, changed: Iterable[str], keys: Iterable[str]) -> str:
+        """Write some columns of one row."""
+        columns, where = (", ".join(f"{name} = ?" for name in changed), " AND ".join(f"{name} = ?" for name in keys))
+        return self._marked(f"UPDATE {table} SET {columns} WHERE {where}")
+
     def _marked(self, text: str) -> str:
         return text.replace("?", self._mark)
 
-    def _select(self, table: str, columns: tuple[str, ...], rest: str) -> str:
-        return self._marked(f"SELECT {', '.join(columns)} FROM {table} WHERE {rest}")
+    def _by(self, index: str) -> str:
+        return f" INDEXED BY {index}" if index and self._hints else ""
 
-    def _reservations(self, rest: str) -> str:
-        return self._select(self.reservation_table, RESERVATION, rest)
+    def _select(self, table: str, columns: tuple[str, ...], rest: str, index: str = "") -> str:
+        return self._marked(f"SELECT {', '.join(columns)} FROM {table}{self._by(index)} WHERE {rest}")
 
-    def _charges(self, rest: str) -> str:
-        return self._select(self.charge_table, CHARGE, rest)
+    def _reservations(self, rest: str, index: str = "") -> str:
+        return self._select(self.reservation_table, RESERVATION, rest, index)
 
-    def _union(self, where: str, rest: str, ends: tuple[str, str] = ("", "")) -> str:
+    def _charges(self, rest: str, index: str = "") -> str:
+        return self._select(self.charge_table, CHARGE, rest, index)
+
+    def _union(
+        self, where: str, rest: str, ends: tuple[str, str] = ("", ""), indexes: tuple[str, str] = ("", "")
+    ) -> str:
         """Rows of both tables as `DueRow` has them; each table's own part stands alone, so that it can be locked."""
         both = (
             "SELECT * FROM (SELECT 'reservation' AS kind, key, account_id, due_at, expires_at AS ends"
-            f" FROM {self.reservation_table} WHERE {where}{ends[0]}) AS holds UNION ALL SELECT * FROM"
+            f" FROM {self.reservation_table}{self._by(indexes[0])} WHERE {where}{ends[0]}) AS holds"
+            " UNION ALL SELECT * FROM"
             " (SELECT 'charge' AS kind, id, account_id, due_at, CAST(NULL AS DOUBLE PRECISION) AS ends"
-            f" FROM {self.charge_table} WHERE {where}{ends[1]}) AS calls"
+            f" FROM {self.charge_table}{self._by(indexes[1])} WHERE {where}{ends[1]}) AS calls"
         )
         return self._marked(f"SELECT kind, key, account_id, ends FROM ({both}) AS rows_of_both {rest}")
 

@@ -14,7 +14,7 @@ import time
 import warnings
 
 from countwerk_meter import Meter
-from countwerk_meter._drivers.transport import _tls
+from countwerk_meter._drivers.transport import tls
 from countwerk_meter.errors import CountwerkError, JournalError
 from countwerk_meter.journal import open_journal
 
@@ -162,7 +162,9 @@ def _wait(child):
 def main():
     """Serve orders until stdin ends."""
     warnings.simplefilter("error")
-    _tls()
+    # The boundaries are put into its sockets.
+    os.environ["COUNTWERK_TRANSPORT"] = "httpx"
+    tls()
     for line in sys.stdin:
         order = json.loads(line)
         answer = _wait(order["pid"]) if order["do"] == "wait" else {"pid": _start(order)}

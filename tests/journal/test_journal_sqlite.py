@@ -13,6 +13,7 @@ from countwerk_meter._flow.rows import ChargeRow, ReservationRow
 from countwerk_meter.errors import JournalError
 from countwerk_meter.journal import owners, sqlite_file
 from countwerk_meter.journal import sqlite as module
+from countwerk_meter.journal.statements import Statements
 from countwerk_meter.testing.conformance import Do, DoDurably, Look, a_charge, a_reservation
 
 
@@ -91,15 +92,38 @@ def test_the_columns_are_the_fields_of_the_rows(opened, path, table, row):
 
 
 def test_the_commits_of_rules_4_and_7_are_synced_and_the_others_need_only_survive_the_process(traced, opened):
-    """`synchronous` is FULL for durable operations and NORMAL for the rest."""
+    """`synchronous` is FULL for durable operations and NORMAL for the rest; for reads it does not matter."""
     journal = opened()
     journal.run(Do(save(a_charge("a"))))
     journal.run(DoDurably(save(a_charge("b"))))
     journal.run(Look(lambda books: books.charge("l", "a")))
+    journal.run(DoDurably(save(a_charge("c"))))
+    journal.run(Do(save(a_charge("d"))))
     modes = [text.split()[-1] for text in traced if text.startswith("PRAGMA synchronous")]
-    assert ["NORMAL", "FULL", "NORMAL"] == modes
+    assert ["NORMAL", "FULL", "NORMAL"] == modes  # in force until the next one
     begins = [text for text in traced if text.startswith("BEGIN")]
-    assert ["BEGIN IMMEDIATE", "BEGIN IMMEDIATE", "BEGIN"] == begins
+    assert ["BEGIN IMMEDIATE", "BEGIN IMMEDIATE", "BEGIN", "BEGIN IMMEDIATE", "BEGIN IMMEDIATE"] == begins
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("charge", "charges_of", "reservation", "knows", "owed", "holding", "charged", "due", "next_due", "moving"),
+        *("reservations_owned", "charges_owned", "overdue", "owners", "principals"),
+    ],
+)
+def test_no_query_of_a_call_or_of_recovery_grows_with_what_is_settled(opened, path, query):
+    """Each goes through an index of what is open, or of one account; none reads a table, or all of a ledger's rows."""
+    opened()
+    found = getattr(Statements(hints=True), query)
+    text = found(2) if callable(found) else found
+    db = sqlite3.connect(path)
+    plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {text}", ("x",) * text.count("?"))]
+    db.close()
+    reads = [line for line in plan if line.startswith(("SEARCH reservation", "SEARCH charge", "SCAN "))]
+    assert reads
+    assert not [line for line in reads if line.startswith(("SCAN reservation", "SCAN charge"))]
+    assert not [line for line in reads if line.endswith(("PRIMARY KEY (ledger=?)", "charge_newest (ledger=?)"))]
 
 
 def test_the_operations_of_rules_4_and_7_ask_to_be_synced():

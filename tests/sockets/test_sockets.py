@@ -34,6 +34,12 @@ DOUBTFUL = {
 HARMLESS = ["without_length", "hanging_up_afterwards"]
 
 
+@pytest.fixture(params=["httpx", "fast"], autouse=True)
+def transport(request, monkeypatch):
+    """Every test with both transports."""
+    monkeypatch.setenv("COUNTWERK_TRANSPORT", request.param)
+
+
 @pytest.fixture
 def proxy(countwerk_sandbox):
     countwerk_sandbox.control.account("acct_1", balance=100, ai_product_id="prod_1")

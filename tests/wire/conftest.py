@@ -80,6 +80,12 @@ def _as_recorded(made, recorded):
     assert KEY == made.headers["x-api-key"]
 
 
+@pytest.fixture(autouse=True)
+def over_httpx(monkeypatch):
+    """The cassettes are put into httpx."""
+    monkeypatch.setenv("COUNTWERK_TRANSPORT", "httpx")
+
+
 @pytest.fixture
 def replay():
     """Play a cassette: nothing leaves this machine, and every request of it must be made."""

@@ -22,8 +22,15 @@ def _run(kind, key, url, *, method, args, kwargs, options):
     return asyncio.run(run())
 
 
+@pytest.fixture(params=["httpx", "fast"])
+def transport(request, monkeypatch):
+    """Have both transports chosen, one after the other."""
+    monkeypatch.setenv("COUNTWERK_TRANSPORT", request.param)
+    return request.param
+
+
 @pytest.fixture(params=["sync", "async"])
-def call(request, countwerk_sandbox):
+def call(request, transport, countwerk_sandbox):
     """Call a method of a fresh client, sync or async, at the sandbox or at another URL."""
 
     def run(method, *args, at=None, key=None, options=None, **kwargs):

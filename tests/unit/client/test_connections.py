@@ -11,6 +11,7 @@ import time
 import httpx
 import pytest
 
+from countwerk_meter._drivers.choice import async_transport, sync_transport
 from countwerk_meter._drivers.endpoint import Endpoint
 from countwerk_meter._drivers.transport import AsyncHttpxTransport, HttpxTransport
 from countwerk_meter._wire import requests
@@ -83,22 +84,22 @@ def test_what_is_sent(call, raw_server):
     assert '{"account_id":"acct_ü","operation":"app.chat","amount":5}'.encode() == body
 
 
-def test_no_time_left():
+def test_no_time_left(transport):
     """A deadline that has passed sends nothing."""
     endpoint = Endpoint.of("key", "http://127.0.0.1:9")
 
     async def send():
-        transport = AsyncHttpxTransport(endpoint)
-        return await transport.send(BALANCE, time.monotonic() - 1), await transport._send(BALANCE, 0.0)
+        late = async_transport(endpoint)
+        return await late.send(BALANCE, time.monotonic() - 1), await late._send(BALANCE, 0.0)
 
     nothing = NotSent("no time left")
-    transport = HttpxTransport(endpoint)
-    assert nothing == transport.send(BALANCE, time.monotonic() - 1)
-    transport.close()
+    late = sync_transport(endpoint)
+    assert nothing == late.send(BALANCE, time.monotonic() - 1)
+    late.close()
     assert (nothing, nothing) == asyncio.run(send())
 
 
-def test_a_closed_client(closed_port):
+def test_a_closed_client(closed_port, transport):
     """A client that was closed sends nothing, and says so as every other failure is said."""
     client = CountwerkClient("key", closed_port, max_retries=0)
     client.close()
@@ -200,8 +201,8 @@ def test_certificates_are_always_checked():
     endpoint = Endpoint.of("key", "HTTPS://Ledger.Example")
     transport, other = HttpxTransport(endpoint), AsyncHttpxTransport(endpoint)
 
-    for http in (transport._http, other._http):
-        context = http._transport._pool._ssl_context
+    for pool in (transport._pool._pool, other._lanes.take()._pool):
+        context = pool._ssl_context
         assert (ssl.CERT_REQUIRED, True) == (context.verify_mode, context.check_hostname)
     transport.close()
 
@@ -210,12 +211,12 @@ def test_a_fork_opens_its_own_connections(countwerk_sandbox, control, monkeypatc
     """A child process does not read from its parent's connections: it would read the parent's answers."""
     transport = HttpxTransport(Endpoint.of(countwerk_sandbox.api_key, countwerk_sandbox.url))
     assert isinstance(transport.send(BALANCE, soon()), Answer)
-    parents = transport._http
+    parents = transport._pool
     monkeypatch.setattr(os, "getpid", lambda: -1)
 
     assert isinstance(transport.send(BALANCE, soon()), Answer)
 
-    assert parents is not transport._http
-    assert not parents.is_closed
+    assert parents is not transport._pool
+    assert parents._pool.connections
     parents.close()
     transport.close()

@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from countwerk_meter._drivers import transport as transports
+from countwerk_meter._drivers.choice import async_transport
 from countwerk_meter._drivers.endpoint import Endpoint
 from countwerk_meter._drivers.loops import LoopTransports
 from countwerk_meter._drivers.transport import AsyncHttpxTransport
@@ -114,7 +116,7 @@ def test_a_forgotten_client_of_a_closed_loop():
     assert 0 == transport.closed
 
 
-def test_one_client_in_many_loops(countwerk_sandbox, control):
+def test_one_client_in_many_loops(countwerk_sandbox, control, transport):
     """One client serves one loop after another, and none leaves a connection behind (warnings are errors)."""
     client = AsyncCountwerkClient(countwerk_sandbox.api_key, countwerk_sandbox.url)
 
@@ -124,7 +126,7 @@ def test_one_client_in_many_loops(countwerk_sandbox, control):
     assert 0 == len(client._loops._of)
 
 
-def test_one_client_in_many_threads(countwerk_sandbox, control):
+def test_one_client_in_many_threads(countwerk_sandbox, control, transport):
     """One client serves the loops of several threads at once."""
     client = AsyncCountwerkClient(countwerk_sandbox.api_key, countwerk_sandbox.url)
     found = []
@@ -146,7 +148,7 @@ def test_one_client_in_many_threads(countwerk_sandbox, control):
     assert 0 == len(client._loops._of)
 
 
-async def test_a_client_that_was_never_closed(countwerk_sandbox, control):
+async def test_a_client_that_was_never_closed(countwerk_sandbox, control, transport):
     """A client that is dropped in mid-life leaves no connection either."""
     client = AsyncCountwerkClient(countwerk_sandbox.api_key, countwerk_sandbox.url)
     await client.balance("acct_1")
@@ -158,12 +160,12 @@ async def test_a_client_that_was_never_closed(countwerk_sandbox, control):
 
 
 def transport_with(sandbox, slots):
-    transport = AsyncHttpxTransport(Endpoint.of(sandbox.api_key, sandbox.url))
+    transport = async_transport(Endpoint.of(sandbox.api_key, sandbox.url))
     transport._slots = asyncio.Semaphore(slots)
     return transport
 
 
-async def test_cancelled_in_mid_request(countwerk_sandbox, control):
+async def test_cancelled_in_mid_request(countwerk_sandbox, control, transport):
     """A request that is cancelled while it waits for its answer gives its place and its connection back."""
     control.faults([{"kind": "delay", "seconds": 30}])
     transport = transport_with(countwerk_sandbox, 1)
@@ -183,7 +185,7 @@ async def test_cancelled_in_mid_request(countwerk_sandbox, control):
     await transport.aclose()
 
 
-async def test_cancelled_while_waiting_for_a_place(countwerk_sandbox, control):
+async def test_cancelled_while_waiting_for_a_place(countwerk_sandbox, control, transport):
     """So does one that is cancelled before its turn came; one whose turn never comes was never sent."""
     control.faults([{"kind": "delay", "seconds": 0.3}])
     transport = transport_with(countwerk_sandbox, 1)
@@ -202,7 +204,7 @@ async def test_cancelled_while_waiting_for_a_place(countwerk_sandbox, control):
     await transport.aclose()
 
 
-async def test_an_answer_that_is_too_late(countwerk_sandbox, control):
+async def test_an_answer_that_is_too_late(countwerk_sandbox, control, transport):
     """An answer that does not come in time leaves the request in doubt, and gives its place back."""
     control.faults([{"kind": "delay", "seconds": 30}])
     transport = transport_with(countwerk_sandbox, 1)
@@ -213,7 +215,25 @@ async def test_an_answer_that_is_too_late(countwerk_sandbox, control):
     await transport.aclose()
 
 
-async def test_more_requests_than_places(countwerk_sandbox, control):
+async def test_lanes_of_httpx(countwerk_sandbox, control, monkeypatch):
+    """A request has a connection of its own, the last one that was free; one that was free for too long is closed."""
+    transport = AsyncHttpxTransport(Endpoint.of(countwerk_sandbox.api_key, countwerk_sandbox.url))
+
+    async def ask(times):
+        sent = [transport.send(BALANCE, time.monotonic() + 5) for _ in range(times)]
+        assert all(isinstance(reply, Answer) for reply in await asyncio.gather(*sent))
+
+    await ask(3)
+    await ask(1)
+    assert (3, 3) == (len(transport._lanes._free), len(transport._lanes._made))
+    monkeypatch.setattr(transports, "KEEPALIVE_SECONDS", -1.0)
+    await ask(1)
+    assert (2, 2) == (len(transport._lanes._free), len(transport._lanes._made))
+    await transport.aclose()
+    assert not transport._lanes._made
+
+
+async def test_more_requests_than_places(countwerk_sandbox, control, transport):
     """Requests beyond the limit wait for their turn, and all are answered."""
     async with AsyncCountwerkClient(countwerk_sandbox.api_key, countwerk_sandbox.url) as client:
         answers = await asyncio.gather(*(client.balance("acct_1") for _ in range(100)))

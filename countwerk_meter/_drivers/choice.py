@@ -1,0 +1,60 @@
+"""
+Which transport is used: an `httpx` client of the app's own where it passed one, else the fastest that is installed.
+
+`countwerk-meter[fast]` installs `httptools`, and the transports over it are then taken by themselves.
+`COUNTWERK_TRANSPORT=httpx` keeps httpx all the same: for what instruments or replaces it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+from typing import TYPE_CHECKING
+
+from countwerk_meter._drivers.transport import AsyncHttpxTransport, HttpxTransport
+from countwerk_meter.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import httpx
+
+    from countwerk_meter._drivers.endpoint import Endpoint
+    from countwerk_meter._drivers.transport import AsyncTransport, Transport
+
+
+@functools.cache
+def _installed() -> bool:
+    return importlib.util.find_spec("httptools") is not None
+
+
+def _fast() -> bool:
+    wanted = os.environ.get("COUNTWERK_TRANSPORT", "")
+    if wanted not in {"", "httpx", "fast"}:
+        raise ConfigurationError("COUNTWERK_TRANSPORT must be httpx or fast")
+    if wanted == "fast" and not _installed():
+        raise ConfigurationError("COUNTWERK_TRANSPORT=fast needs: pip install countwerk-meter[fast]")
+    return _installed() and wanted != "httpx"
+
+
+def sync_transport(endpoint: Endpoint, http: httpx.Client | None = None) -> Transport:
+    """
+    Return a sync transport.
+
+    Raises:
+        ConfigurationError: `COUNTWERK_TRANSPORT` names what is not there.
+
+    """
+    if http is None and _fast():
+        from countwerk_meter._drivers.fast_transport import FastTransport
+
+        return FastTransport(endpoint)
+    return HttpxTransport(endpoint, http)
+
+
+def async_transport(endpoint: Endpoint, http: httpx.AsyncClient | None = None) -> AsyncTransport:
+    """Return an async transport for the running event loop; raises as `sync_transport` does."""
+    if http is None and _fast():
+        from countwerk_meter._drivers.fast_async_transport import AsyncFastTransport
+
+        return AsyncFastTransport(endpoint)
+    return AsyncHttpxTransport(endpoint, http)
