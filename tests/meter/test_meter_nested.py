@@ -67,14 +67,14 @@ def test_a_block_whose_own_call_is_unknown_costs_what_its_nested_calls_left(benc
     assert [("set", 5), ("reserved", 15)] == [(each.basis, each.amount) for each in meter.charges()]
 
 
-def test_a_failed_block_whose_own_call_is_unknown_costs_its_nested_calls(bench, meter):
-    """Before anything was yielded, a failed call costs nothing of its own."""
+def test_a_failed_block_costs_its_own_unknown_call_all_the_same(bench, meter):
+    """It was recorded: the model had answered."""
     with contextlib.suppress(KeyError), meter.reserve(bench.account, "app.run", amount=20) as outer:
         with meter.reserve(bench.account, "app.call", amount=6) as call:
             call.settle(5)
         outer.record(None)
         raise KeyError("the tool failed")
-    assert 5 == bench.settled(meter)
+    assert 20 == bench.settled(meter)
 
 
 def test_a_call_that_does_not_fit_reserves_for_itself(bench, meter):

@@ -287,7 +287,7 @@ def test_a_crowd(raw_server, monkeypatch):
     threads = [threading.Thread(target=lambda: found.append(transport.send(BALANCE, soon()))) for _ in range(6)]
     for thread in threads:
         thread.start()
-    while transport._pool.places._value:
+    while transport._pool.places.qsize():
         time.sleep(0.005)
     assert NotSent("PoolTimeout") == transport.send(BALANCE, time.monotonic() + 0.05)
     gate.set()
