@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from countwerk_meter._flow.overview import Agenda, Due
+from countwerk_meter._flow.verdict import Verdict
 from countwerk_meter._metering.settlement import RECOVER_SECONDS, passing, traced
 from countwerk_meter.errors import CountwerkError
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 # Rows that an inline settlement takes up beside its own.
 _TAKEN_UP = 4
+# Seconds between two looks for them, while all that was tried here has ended.
+_LOOK_SECONDS = 1.0
 
 
 class InlineSettlement:
@@ -29,6 +32,7 @@ class InlineSettlement:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._recover_at = time.monotonic() + RECOVER_SECONDS
+        self._look_at = 0.0
 
     @property
     def _wanted(self) -> bool:
@@ -76,10 +80,12 @@ class InlineSettlement:
                 done = yield traced(passing(terms, kind, key), span)
             finally:
                 span.end()
+            if done is None or done.verdict is not Verdict.ENDED:
+                self._look_at = 0.0
             if done is None:
                 break
             waiting.extend(done.work)
-            if not waiting and not taken:
+            if not waiting and not taken and time.monotonic() >= self._look_at:
                 # Nobody else comes back to what failed before, or what a dead process left.
                 taken = True
                 waiting.extend(self._fallen_due())
@@ -95,6 +101,7 @@ class InlineSettlement:
             agenda: Agenda = engine.journal.submit(due).result(engine.patience)
         except (CountwerkError, TimeoutError):
             return []
+        self._look_at = 0.0 if agenda.rows else time.monotonic() + _LOOK_SECONDS
         return [(row.kind, row.key) for row in agenda.rows]
 
 
