@@ -13,6 +13,7 @@ import queue
 import select
 import socket
 import time
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -59,6 +60,8 @@ class _Pool:
         for _ in range(_httpx.CONNECTIONS):
             self.places.put(None)
         self._idle: deque[_Idle] = deque()
+        # Also those of a transport that is dropped without being closed.
+        weakref.finalize(self, _close_all, self._idle).atexit = False
 
     def take(self) -> socket.socket | None:
         """Return an idle connection that is still good, or None."""
@@ -86,8 +89,12 @@ class _Pool:
             oldest.sock.close()
 
     def close(self) -> None:
-        while self._idle:
-            self._idle.pop().sock.close()
+        _close_all(self._idle)
+
+
+def _close_all(idle: deque[_Idle]) -> None:
+    while idle:
+        idle.pop().sock.close()
 
 
 class FastTransport:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # Rows that an inline settlement takes up beside its own.
 _TAKEN_UP = 4
+# Seconds between two looks for them, while all that was tried here has ended.
+_LOOK_SECONDS = 1.0
 
 
 class InlineSettlement:
@@ -31,6 +33,7 @@ class InlineSettlement:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._recover_at = time.monotonic() + RECOVER_SECONDS
+        self._look_at = 0.0
 
     @property
     def _wanted(self) -> bool:
@@ -78,10 +81,12 @@ class InlineSettlement:
                 done = yield traced(passing(terms, kind, key), span)
             finally:
                 span.end()
+            if done is None or done.verdict is not Verdict.ENDED:
+                self._look_at = 0.0
             if done is None:
                 break
             waiting.extend(done.work)
-            if not waiting and not taken:
+            if not waiting and not taken and time.monotonic() >= self._look_at:
                 # Nobody else comes back to what failed before, or what a dead process left.
                 taken = True
                 if time.monotonic() >= self._recover_at:
@@ -89,6 +94,7 @@ class InlineSettlement:
                     yield _passed(recover(terms))
                 found = yield _fallen_due(terms)
                 waiting.extend(found.work if found is not None else ())
+                self._look_at = 0.0 if waiting else time.monotonic() + _LOOK_SECONDS
         engine.progressed()
 
 

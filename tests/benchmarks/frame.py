@@ -137,10 +137,11 @@ def lines(figures):
     """One line of the table for each row."""
     said = []
     for row in figures:
-        base, subject = (f"{row[name]:,.4g} {row['unit']}" for name in ("base", "subject"))
+        base, subject = (f"{row[name]:,.{1 if row[name] < 100 else 0}f} {row['unit']}" for name in ("base", "subject"))
+        more = f"{row['subject'] - row['base']:+,.{1 if row['subject'] < 100 else 0}f} {row['unit']}"
         said.append(
             f"| {row['figure']} | {row['transport']} | {row['baseline']} | {base} | {subject} | "
-            f"{row['ratio']:.2f} x | {row['target']} |"
+            f"{row['ratio']:.2f} x | {more} | {row['target']} |"
         )
     return "\n".join(said)
 
@@ -151,8 +152,8 @@ def table(about, figures):
     return (
         f"{about['cpu']}, {about['cores']} cores, {about['system']}, Python {about['python']}; {versions}. "
         f"One fsync of this disk takes {about['fsync_us']} µs, and is in none of the figures.\n\n"
-        "| figure | transport | baseline | baseline | measured | ratio | aim |\n"
-        "|---|---|---|---|---|---|---|\n"
+        "| figure | transport | baseline | baseline | measured | ratio | difference | aim |\n"
+        "|---|---|---|---|---|---|---|---|\n"
         f"{lines(figures)}\n"
     )
 

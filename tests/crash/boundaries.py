@@ -13,6 +13,8 @@ import threading
 from collections import Counter
 
 from countwerk_meter._drivers import deadline, sockets
+from countwerk_meter._drivers.fast_async_transport import AsyncFastTransport, Connection
+from countwerk_meter._drivers.fast_transport import FastTransport
 from countwerk_meter._drivers.transport import AsyncHttpxTransport, HttpxTransport
 from countwerk_meter._flow.books import Operation
 from countwerk_meter._flow.learning import Learn
@@ -185,6 +187,75 @@ def watch_sends(boundaries):
 
     _watch_sync(boundaries, wrote, read)
     _watch_async(boundaries, wrote, read)
+    _watch_fast(boundaries, wrote, read)
+    _watch_fast_async(boundaries, wrote, read)
+
+
+def _halves(data):
+    """Head and body of a request, which the fast transports send in one piece."""
+    at = data.index(b"\r\n\r\n") + 4
+    return data[:at], data[at:]
+
+
+def _watch_fast(boundaries, wrote, read):
+    send, sock_read, sock_write = FastTransport.send, FastTransport._read, FastTransport._write
+
+    def watched_send(self, request, until):
+        boundaries.reach(f"send {request.name} before")
+        token = _exchange.set(_Exchange(request.name))
+        try:
+            reply = send(self, request, until)
+        finally:
+            _exchange.reset(token)
+        boundaries.reach(f"receive {request.name} after")
+        return reply
+
+    def watched_read(sock, until):
+        data = sock_read(sock, until)
+        read()
+        return data
+
+    def watched_write(sock, data, until):
+        for part in _halves(data):
+            sock_write(sock, part, until)
+            wrote(part)
+
+    FastTransport.send = watched_send
+    FastTransport._read = staticmethod(watched_read)
+    FastTransport._write = staticmethod(watched_write)
+
+
+def _watch_fast_async(boundaries, wrote, read):
+    send, write, received = AsyncFastTransport.send, Connection._write, Connection.data_received
+
+    async def watched_send(self, request, until):
+        boundaries.reach(f"send {request.name} before")
+        token = _exchange.set(_Exchange(request.name))
+        try:
+            reply = await send(self, request, until)
+        finally:
+            _exchange.reset(token)
+        boundaries.reach(f"receive {request.name} after")
+        return reply
+
+    def watched_write(self, data):
+        # Whose answer comes in is not told to the loop that reads it.
+        self.watched = _exchange.get()
+        for part in _halves(data):
+            write(self, part)
+            wrote(part)
+
+    def watched_received(self, data):
+        token = _exchange.set(getattr(self, "watched", None))
+        try:
+            read()
+        finally:
+            _exchange.reset(token)
+        received(self, data)
+
+    AsyncFastTransport.send = watched_send
+    Connection._write = watched_write
+    Connection.data_received = watched_received
 
 
 def _watch_sync(boundaries, wrote, read):

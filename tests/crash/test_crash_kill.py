@@ -20,6 +20,14 @@ def test_a_kill_at_any_boundary_charges_nothing_twice_and_loses_nothing(crash_be
         crash_bench.run_again(trials)
 
 
+@pytest.mark.parametrize("scenario", KILLED if deep() else ("plain", "plain, async"))
+def test_so_it_is_with_the_fast_transports(crash_bench, scenario):
+    """They send and receive on sockets of their own; the boundaries are the same."""
+    points = crash_bench.boundaries(scenario, transport="fast")
+    assert {"send reserve head #1", "send reserve body #1", "receive reserve before #1"} <= set(points)
+    crash_bench.run(f"fast: {scenario}", [crash_bench.trial(scenario, point, transport="fast") for point in points])
+
+
 _DEATHS = (
     ("plain", "receive reserve before #1"),
     ("plain, settled with deducts", "receive deduct before #1"),

@@ -59,6 +59,7 @@ def _meter(order, log, journal):
 
 
 def _watched(order, log):
+    os.environ["COUNTWERK_TRANSPORT"] = order.get("transport", "httpx")
     act, *how = order.get("act", ["kill"])
     if act.startswith("tear"):
         acts.limit_kills()
@@ -162,8 +163,6 @@ def _wait(child):
 def main():
     """Serve orders until stdin ends."""
     warnings.simplefilter("error")
-    # The boundaries are put into its sockets.
-    os.environ["COUNTWERK_TRANSPORT"] = "httpx"
     tls()
     for line in sys.stdin:
         order = json.loads(line)

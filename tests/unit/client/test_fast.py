@@ -1,6 +1,7 @@
 """What is particular to the transports of `countwerk-meter[fast]`: their own HTTP, their own connections."""
 
 import asyncio
+import gc
 import gzip
 import os
 import socket
@@ -298,6 +299,18 @@ def test_a_crowd(raw_server, monkeypatch):
     transport.close()
 
 
+def test_a_transport_that_was_never_closed(countwerk_sandbox, control):
+    """One that is dropped leaves no connection behind (warnings are errors)."""
+    transport = FastTransport(Endpoint.of(countwerk_sandbox.api_key, countwerk_sandbox.url))
+    assert isinstance(transport.send(BALANCE, soon()), Answer)
+    sock = transport._pool._idle[0].sock
+
+    del transport
+    gc.collect()
+
+    assert -1 == sock.fileno()
+
+
 def test_a_fork(countwerk_sandbox, control, monkeypatch):
     """A child process does not read from its parent's connections: it would read the parent's answers."""
     transport = FastTransport(Endpoint.of(countwerk_sandbox.api_key, countwerk_sandbox.url))
@@ -354,6 +367,33 @@ def test_every_address_has_its_part(monkeypatch, raw_server):
     transport.close()
     found.pop()
     assert NotSent("ConnectTimeout") == FastTransport(Endpoint.of("key", "http://localhost")).send(BALANCE, soon())
+
+
+async def test_every_address_has_its_part_in_async_code(monkeypatch, raw_server):
+    """So it is there."""
+    server = raw_server(answer_for_ever)
+    port = int(server.url.rsplit(":", 1)[1])
+    loop = asyncio.get_running_loop()
+    connect, tried = loop.create_connection, []
+
+    async def resolve(*args, **kwargs):
+        return [(None, None, None, "", (address, port)) for address in ("192.0.2.1", "192.0.2.2", "127.0.0.1")]
+
+    async def watched(factory, host, *args, **kwargs):
+        tried.append(host)
+        if host == "192.0.2.1":
+            await asyncio.sleep(60)
+        if host == "192.0.2.2":
+            raise ConnectionRefusedError
+        return await connect(factory, host, *args, **kwargs)
+
+    monkeypatch.setattr(loop, "getaddrinfo", resolve)
+    monkeypatch.setattr(loop, "create_connection", watched)
+    transport = AsyncFastTransport(Endpoint.of("key", f"http://localhost:{port}"))
+
+    assert isinstance(await transport.send(BALANCE, time.monotonic() + 2), Answer)
+    assert ["192.0.2.1", "192.0.2.2", "127.0.0.1"] == tried
+    await transport.aclose()
 
 
 def test_a_stranger_s_certificate(over, raw_server):
