@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from countwerk_meter import Meter, Usage
     from countwerk_meter_langchain.runs import Batch, Run, Runs
+    from countwerk_meter_langchain.steps import Named
 
 _LOG: Final = logging.getLogger("countwerk_meter_langchain")
 
@@ -61,12 +62,18 @@ class Settling:
     """Ends calls."""
 
     def __init__(
-        self, runs: Runs, meter: Meter, unannounced: Callable[[UUID, str | None], Run], validity_seconds: float
+        self,
+        runs: Runs,
+        meter: Meter,
+        unannounced: Callable[[UUID, str | None], Run],
+        validity_seconds: float,
+        back: Callable[[Named], None],
     ) -> None:
         self._runs = runs
         self._meter = meter
         self._open_unannounced = unannounced
         self._validity = validity_seconds
+        self._back = back
         self._warned = False
         self._timer: threading.Timer | None = None
         self._timer_lock = threading.Lock()
@@ -166,6 +173,8 @@ class Settling:
             self._tell("langchain_hook_failed", hook="on_llm_error", error=type(problem).__name__)
         finally:
             run.reservation.finish(error)
+            if run.named is not None and not run.streamed.any and not run.reservation.recorded:
+                self._back(run.named)
 
     def give_up(self, run: Run) -> None:
         """End a call of which nothing more is to be expected: charge what it streamed, or give its hold back."""

@@ -172,7 +172,7 @@ def test_models_below_tools_and_retrievers(bench, fakes):
     (RunnableLambda(lambda x: {"question": x}) | ask | Retriever()).invoke("x", {"callbacks": [handler]})
     assert len(model.calls) == 2
     assert bench.audit().spent == 12
-    assert not handler._runs._parents
+    assert not handler._runs._chains
 
 
 def test_a_tool_that_fails_gives_up_what_runs_below(bench, fakes):

@@ -1,0 +1,247 @@
+"""
+The gate that every model call passes: whose credits, how many, under which charge id; or it is refused.
+
+The rule: whatever goes wrong in here, the call is not made, and nothing that was held for it or for its batch stays
+held.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from langchain_core.callbacks import BaseCallbackManager
+from langchain_core.runnables.config import var_child_runnable_config
+
+from countwerk_meter import ChargeInProgressError, ConfigurationError, InsufficientCreditsError
+from countwerk_meter.events import Step
+from countwerk_meter_langchain.claims import Claim, claims_of
+from countwerk_meter_langchain.counting import estimate, input_tokens
+from countwerk_meter_langchain.pausing import pause, take_resume_value
+from countwerk_meter_langchain.runs import Chain, Run, Runs
+from countwerk_meter_langchain.settling import Settling, enter_batch, leave_batch
+from countwerk_meter_langchain.steps import SPACE_KEY, Steps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from uuid import UUID
+
+    from langchain_core.messages import BaseMessage
+
+    from countwerk_meter import Meter, Reservation, Usage
+    from countwerk_meter_langchain.accounts import Accounts
+    from countwerk_meter_langchain.runs import Batch
+    from countwerk_meter_langchain.steps import Named
+
+_DEFAULT_VALIDITY_MINUTES: Final = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a handler was told: credits in whole numbers, validity in minutes; `pauses`: denials interrupt a graph."""
+
+    operation: str
+    amount: int | None
+    price: int | None
+    output_tokens: int
+    validity: int | None
+    pauses: bool = False
+
+
+class Gate:
+    """The gate of one handler, and what it remembers. Safe to use from any thread."""
+
+    def __init__(self, meter: Meter, accounts: Accounts, terms: Terms) -> None:
+        self._meter = meter
+        self._accounts = accounts
+        self._terms = terms
+        # A run id may be the client's choice: it names a charge only together with this handler.
+        self._nonce = uuid.uuid4().hex
+        self._claims = claims_of(meter)
+        self.runs = Runs(self._claims)
+        self.steps = Steps(self.runs)
+        seconds = (terms.validity or _DEFAULT_VALIDITY_MINUTES) * 60.0
+        self.settling = Settling(self.runs, meter, self._unannounced, seconds, self.steps.back)
+
+    def chain_began(self, run_id: UUID, parent_run_id: UUID | None, kwargs: Mapping[str, Any]) -> None:
+        """Note a chain, tool or retriever."""
+        space = (kwargs.get("metadata") or {}).get(SPACE_KEY)
+        tool = kwargs.get("tool_call_id")
+        chain = Chain(
+            self._parent(parent_run_id),
+            space if isinstance(space, str) else None,
+            tool=tool if isinstance(tool, str) else None,
+        )
+        self.runs.chain_began(run_id, chain)
+
+    def _parent(self, parent_run_id: UUID | None) -> UUID | None:
+        """Return what a run is part of; `with_fallbacks` starts its attempts as roots, but in its own context."""
+        if parent_run_id is not None:
+            return parent_run_id
+        config = var_child_runnable_config.get()
+        callbacks = config.get("callbacks") if config else None
+        enclosing = callbacks.parent_run_id if isinstance(callbacks, BaseCallbackManager) else None
+        return enclosing if enclosing is not None and self.runs.tracked((enclosing,)) else None
+
+    def start(
+        self,
+        prompt: Sequence[BaseMessage] | str,
+        run_id: UUID,
+        parent_run_id: UUID | None,
+        metadata: Mapping[str, Any],
+        tags: Sequence[str] | None,
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        """Let one prompt's call through, or raise."""
+        self.settling.tidy()
+        size = kwargs.get("batch_size")
+        batch = self.runs.batch(kwargs.get("options"), size if isinstance(size, int) else 1)
+        if batch is not None:
+            enter_batch(batch)
+        try:
+            self._enter(prompt, run_id, parent_run_id, metadata, tags, kwargs, batch)
+        except NotImplementedError as error:
+            # LangChain takes that one for a missing hook, and lets the model run.
+            self._fail(batch, error)
+            raise ConfigurationError("the handler's account_id or the meter is not implemented") from error
+        except BaseException as error:
+            self._fail(batch, error)
+            raise
+
+    def _fail(self, batch: Batch | None, error: BaseException) -> None:
+        """Give back what the other prompts of a refused batch hold: nothing more is heard of them."""
+        if batch is not None:
+            leave_batch(batch)
+            for run in self.runs.fail(batch, error):
+                self.settling.give_up(run)
+
+    def _enter(
+        self,
+        prompt: Sequence[BaseMessage] | str,
+        run_id: UUID,
+        parent_run_id: UUID | None,
+        metadata: Mapping[str, Any],
+        tags: Sequence[str] | None,
+        kwargs: Mapping[str, Any],
+        batch: Batch | None,
+    ) -> None:
+        # Before anything that may take time: what ends from here on is noticed.
+        path = self.runs.path(self._parent(parent_run_id))
+        tracked = self.runs.tracked(path)
+        if batch is not None and batch.failed is not None:
+            raise batch.failed
+        account_id = self._accounts.of(metadata)
+        denial = self.runs.denial(path[-1], account_id) if path else None
+        if denial is not None:
+            self._refuse(denial)
+        same_id = self.runs.find(run_id)
+        if same_id is not None and same_id.reservation.account_id != account_id:
+            raise ConfigurationError("this run id is in use by another account's call")
+        options = kwargs.get("options")
+        claim = None if options is None else Claim(run_id, options, account_id, self._terms.operation)
+        if claim is not None and not self._claims.take(claim):
+            self.runs.first_heard(run_id)
+            return
+        params: Mapping[str, Any] = kwargs.get("invocation_params") or {}
+        model = _model(metadata, params)
+        named = self.steps.name(path, tags)
+        try:
+            count = input_tokens(prompt, params)
+            step = named.step if named is not None else Step(("langchain", self._nonce, str(run_id)), durable=False)
+            reservation = self._begin(lambda: self._reserve(account_id, step, count, metadata, params, model), named)
+        except BaseException as error:
+            if claim is not None:
+                self._claims.release(claim)
+            if named is not None:
+                self.steps.back(named)
+            if path and isinstance(error, InsufficientCreditsError):
+                self.runs.denied(path[-1], account_id, error)
+            raise
+        run = Run(run_id, reservation, model, count, path, batch, claim, named)
+        if not self.runs.add(run, tracked):
+            # Cancelled, or refused with its batch, while it was at the gate: nobody may hear of it again.
+            self.settling.give_up(run)
+            if batch is not None and batch.failed is not None:
+                raise batch.failed
+
+    def _begin(self, make: Callable[[], Reservation], named: Named | None) -> Reservation:
+        """Pass the gate; where a denial is a pause, as often as the graph is resumed."""
+        reservation = make()
+        if named is not None:
+            # An earlier attempt of this step may have left its call behind, a stream that fell silent, say.
+            for run in self.runs.of_step(named):
+                self.settling.give_up(run)
+            if self._terms.pauses:
+                take_resume_value(self._meter, reservation)
+        taken_over = False
+        while True:
+            try:
+                return reservation.begin()
+            except InsufficientCreditsError as denied:
+                self._refuse(denied)
+            except ChargeInProgressError:
+                if named is None or taken_over:
+                    raise
+                # The worker that began this step may have died since.
+                taken_over = True
+                self._meter.recover()
+            reservation = make()
+
+    def _refuse(self, denied: InsufficientCreditsError) -> None:
+        """Raise a denial; where it is a pause, return once the graph is resumed."""
+        if not self._terms.pauses:
+            raise denied
+        pause(denied)
+
+    def _reserve(
+        self,
+        account_id: str,
+        step: Step,
+        count: int,
+        metadata: Mapping[str, Any],
+        params: Mapping[str, Any],
+        model: str | None,
+    ) -> Reservation:
+        expected: Usage | None = None
+        if self._terms.amount is None and self._terms.price is None:
+            learned = self._meter.estimate(
+                self._terms.operation,
+                account_id=account_id,
+                input_tokens=count,
+                model=model,
+                cold_start=self._terms.output_tokens,
+            )
+            expected = estimate(count, metadata, params, learned.output_tokens)
+        return self._meter.reserve(
+            account_id,
+            self._terms.operation,
+            amount=self._terms.amount,
+            price=self._terms.price,
+            estimate=expected,
+            model=model,
+            step=step,
+            validity=self._terms.validity,
+        )
+
+    def _unannounced(self, run_id: UUID, model: str | None) -> Run:
+        """Open a call that LangChain told nobody of until it was over, so that it is charged after all."""
+        amount = 1 if self._terms.amount is None and self._terms.price is None else self._terms.amount
+        step = Step(parts=("langchain", self._nonce, str(run_id)), durable=False)
+        account_id = self._accounts.of({})
+        reservation = self._meter.reserve(
+            account_id,
+            self._terms.operation,
+            amount=amount,
+            price=self._terms.price,
+            step=step,
+            validity=self._terms.validity,
+        )
+        reservation.begin()
+        return Run(run_id, reservation, model, 0, ())
+
+
+def _model(metadata: Mapping[str, Any], params: Mapping[str, Any]) -> str | None:
+    """Return the model's name as it is asked for: the answer's may carry a date that no price rule knows."""
+    names = (metadata.get("ls_model_name"), params.get("model"), params.get("model_name"))
+    return next((name for name in names if isinstance(name, str) and name), None)
