@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.runnables.config import var_child_runnable_config
@@ -66,7 +66,8 @@ class Gate:
 
     def chain_began(self, run_id: UUID, parent_run_id: UUID | None, kwargs: Mapping[str, Any]) -> None:
         """Note a chain, tool or retriever."""
-        space = (kwargs.get("metadata") or {}).get(SPACE_KEY)
+        metadata = cast("Mapping[str, object]", kwargs.get("metadata") or {})
+        space = metadata.get(SPACE_KEY)
         tool = kwargs.get("tool_call_id")
         chain = Chain(
             self._parent(parent_run_id),
@@ -155,8 +156,10 @@ class Gate:
                 self._claims.release(claim)
             if named is not None:
                 self.steps.back(named)
-            if path and isinstance(error, InsufficientCreditsError):
-                self.runs.denied(path[-1], account_id, error)
+            if isinstance(error, InsufficientCreditsError):
+                if path:
+                    self.runs.denied(path[-1], account_id, error)
+                self._refuse(error)
             raise
         run = Run(run_id, reservation, model, count, path, batch, claim, named)
         if not self.runs.add(run, tracked):
@@ -166,7 +169,7 @@ class Gate:
                 raise batch.failed
 
     def _begin(self, make: Callable[[], Reservation], named: Named | None) -> Reservation:
-        """Pass the gate; where a denial is a pause, as often as the graph is resumed."""
+        """Pass the gate."""
         reservation = make()
         if named is not None:
             # An earlier attempt of this step may have left its call behind, a stream that fell silent, say.
@@ -174,25 +177,20 @@ class Gate:
                 self.settling.give_up(run)
             if self._terms.pauses:
                 take_resume_value(self._meter, reservation)
-        taken_over = False
-        while True:
-            try:
-                return reservation.begin()
-            except InsufficientCreditsError as denied:
-                self._refuse(denied)
-            except ChargeInProgressError:
-                if named is None or taken_over:
-                    raise
-                # The worker that began this step may have died since.
-                taken_over = True
-                self._meter.recover()
-            reservation = make()
+        try:
+            return reservation.begin()
+        except ChargeInProgressError:
+            if named is None:
+                raise
+        # The worker that began this step may have died since.
+        self._meter.recover()
+        return make().begin()
 
-    def _refuse(self, denied: InsufficientCreditsError) -> None:
-        """Raise a denial; where it is a pause, return once the graph is resumed."""
-        if not self._terms.pauses:
-            raise denied
-        pause(denied)
+    def _refuse(self, denied: InsufficientCreditsError) -> NoReturn:
+        """Raise a denial, or pause the graph with it."""
+        if self._terms.pauses:
+            pause(denied)
+        raise denied
 
     def _reserve(
         self,

@@ -2,14 +2,15 @@
 Out of credits as a pause: a denial inside a LangGraph graph becomes an interrupt of it.
 
 The interrupt carries the 402 payload without URLs, because a checkpointer stores it; the app fetches fresh links to
-show. Resuming runs the node again, and its call asks for credits again under the same charge id. LangGraph tells a
-node's interrupts apart by their order alone; so a call that was denied before and is paid now takes its resume value
-all the same, or an interrupt of the node's own would be handed it.
+show. Resuming runs the node again, and its call asks for credits again under the same charge id. LangGraph tells the
+interrupts of a node's own apart by their order alone. Ours takes no place in that order, for whether it comes depends
+on the balance: it has an id of its own, and takes the value that it is resumed with out of the node's way.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import hashlib
+from typing import TYPE_CHECKING, NoReturn
 
 from countwerk_meter._flow.attempts import LoadCharge
 from countwerk_meter._flow.states import ChargeState
@@ -24,9 +25,9 @@ def can_pause() -> bool:
     return current_task() is not None and bool(configurable().get("__pregel_checkpointer"))
 
 
-def pause(denied: InsufficientCreditsError) -> None:
+def pause(denied: InsufficientCreditsError) -> NoReturn:
     """
-    Interrupt the graph; return where it has been resumed, so that credits are asked for again.
+    Interrupt the graph.
 
     Raises:
         GraphInterrupt: The graph pauses.
@@ -35,24 +36,20 @@ def pause(denied: InsufficientCreditsError) -> None:
     """
     if not can_pause():
         raise denied
-    from langgraph.types import interrupt
+    from langgraph.errors import GraphInterrupt
+    from langgraph.types import Interrupt
 
-    interrupt(denied.to_payload(urls=False))
+    # The form that LangGraph's own ids have: an app that resumes several interrupts names each by its id.
+    name = hashlib.sha256(str(denied.usage_event_id).encode()).hexdigest()[:32]
+    raise GraphInterrupt((Interrupt(value=denied.to_payload(urls=False), id=name),)) from None
 
 
 def take_resume_value(meter: Meter, reservation: Reservation) -> None:
-    """Take the resume value of an earlier attempt's pause, if this very charge was denied and one is there."""
-    if not can_pause() or not _resumed():
+    """Take the value that the graph was resumed with, if this very charge was denied: it answers our pause."""
+    waiting = getattr(configurable().get("__pregel_scratchpad"), "get_null_resume", None)
+    if not can_pause() or not callable(waiting) or waiting(False) is None:
         return
     engine = meter._engine
     row = engine.journal.run(LoadCharge(engine.terms.ledger, reservation.event().id))
     if row is not None and row.state is ChargeState.DENIED:
-        from langgraph.types import interrupt
-
-        interrupt({"code": "INSUFFICIENT_CREDITS", "usage_event_id": row.id})
-
-
-def _resumed() -> bool:
-    scratchpad: Any = configurable().get("__pregel_scratchpad")
-    waiting = getattr(scratchpad, "get_null_resume", None)
-    return bool(getattr(scratchpad, "resume", None)) or (callable(waiting) and waiting(False) is not None)
+        waiting(True)

@@ -1,6 +1,7 @@
 """A charge's id names the logical step of a graph: what makes the step again does not charge it again."""
 
 import asyncio
+import itertools
 import operator
 import subprocess
 import sys
@@ -29,7 +30,7 @@ def graph(*nodes, checkpointer=None, retry=None, edges=None):
     for node in nodes:
         made.add_node(node.__name__, node, retry_policy=retry)
     names = [START, *(node.__name__ for node in nodes)]
-    for before, after in edges or zip(names, names[1:], strict=False):
+    for before, after in edges or itertools.pairwise(names):
         made.add_edge(before, after)
     return made.compile(checkpointer=checkpointer or InMemorySaver())
 
