@@ -5,12 +5,27 @@ Meter LangChain's model calls on a CountWerk ledger.
 
     handler = CountwerkCallbackHandler(meter, account_id="acct_123")
     chain.invoke({"question": "..."}, config={"callbacks": [handler]})
+
+`CountwerkAgentMiddleware` is for `langchain.agents.create_agent`, and needs `langchain`; nothing else here does.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from countwerk_meter_langchain.handler import CountwerkCallbackHandler
 
-__all__ = ["CountwerkCallbackHandler"]
+if TYPE_CHECKING:
+    from countwerk_meter_langchain.middleware import CountwerkAgentMiddleware
+
+__all__ = ["CountwerkAgentMiddleware", "CountwerkCallbackHandler"]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "CountwerkAgentMiddleware":
+        from countwerk_meter_langchain.middleware import CountwerkAgentMiddleware
+
+        return CountwerkAgentMiddleware
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,8 @@ held.
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from langchain_core.callbacks import BaseCallbackManager
@@ -22,9 +23,11 @@ from countwerk_meter_langchain.pausing import pause, take_resume_value
 from countwerk_meter_langchain.runs import Chain, Run, Runs
 from countwerk_meter_langchain.settling import Settling, enter_batch, leave_batch
 from countwerk_meter_langchain.steps import SPACE_KEY, Steps
+from countwerk_meter_langchain.tools import step_of_tool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from uuid import UUID
 
     from langchain_core.messages import BaseMessage
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     from countwerk_meter_langchain.runs import Batch
     from countwerk_meter_langchain.steps import Named
 
-_DEFAULT_VALIDITY_MINUTES: Final = 15
+DEFAULT_VALIDITY_MINUTES: Final = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +50,23 @@ class Terms:
     output_tokens: int
     validity: int | None
     pauses: bool = False
+    tool_operation: str = "tool.call"
+    tool_prices: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 class Gate:
     """The gate of one handler, and what it remembers. Safe to use from any thread."""
 
     def __init__(self, meter: Meter, accounts: Accounts, terms: Terms) -> None:
-        self._meter = meter
-        self._accounts = accounts
+        self.meter = meter
+        self.accounts = accounts
         self._terms = terms
         # A run id may be the client's choice: it names a charge only together with this handler.
         self._nonce = uuid.uuid4().hex
         self._claims = claims_of(meter)
         self.runs = Runs(self._claims)
         self.steps = Steps(self.runs)
-        seconds = (terms.validity or _DEFAULT_VALIDITY_MINUTES) * 60.0
+        seconds = (terms.validity or DEFAULT_VALIDITY_MINUTES) * 60.0
         self.settling = Settling(self.runs, meter, self._unannounced, seconds, self.steps.back)
 
     def chain_began(self, run_id: UUID, parent_run_id: UUID | None, kwargs: Mapping[str, Any]) -> None:
@@ -75,6 +80,57 @@ class Gate:
             tool=tool if isinstance(tool, str) else None,
         )
         self.runs.chain_began(run_id, chain)
+
+    def tool_began(
+        self,
+        name: object,
+        run_id: UUID,
+        parent_run_id: UUID | None,
+        metadata: Mapping[str, Any],
+        tags: Sequence[str] | None,
+        call_id: object,
+    ) -> None:
+        """Hold a tool's price, or raise so that it is not called."""
+        price = self._terms.tool_prices.get(name) if isinstance(name, str) else None
+        if price is None:
+            return
+        path = self.runs.path(self._parent(parent_run_id))
+        tracked = self.runs.tracked(path)
+        account_id = self.accounts.of(metadata)
+        denial = self.runs.denial(path[-1], account_id) if path else None
+        if denial is not None:
+            self._refuse(denial)
+        named = None if isinstance(call_id, str) else self.steps.name(path, (*(tags or ()), f"map:key:tool {name}"))
+        step = (
+            named.step
+            if named is not None
+            else step_of_tool(self.steps, path if isinstance(call_id, str) else None, str(call_id), str(run_id))
+        )
+        with self._around(path):
+            reservation = self._passed(
+                lambda: self.meter.reserve(
+                    account_id,
+                    self._terms.tool_operation,
+                    price=price,
+                    validity=self._terms.validity,
+                    description=str(name),
+                    step=step,
+                ),
+                named,
+                path,
+                account_id,
+            )
+        run = Run(run_id, reservation, None, 0, path, named=named)
+        if not self.runs.add(run, tracked):
+            self.settling.give_up(run)
+
+    def _around(self, path: tuple[UUID, ...]) -> AbstractContextManager[None]:
+        """Return the scope of the priced tool that a call runs in, or an empty one: what runs in it is covered."""
+        for run_id in path:
+            tool = self.runs.find(run_id)
+            if tool is not None:
+                return tool.reservation.entered()
+        return nullcontext()
 
     def _parent(self, parent_run_id: UUID | None) -> UUID | None:
         """Return what a run is part of; `with_fallbacks` starts its attempts as roots, but in its own context."""
@@ -132,7 +188,7 @@ class Gate:
         tracked = self.runs.tracked(path)
         if batch is not None and batch.failed is not None:
             raise batch.failed
-        account_id = self._accounts.of(metadata)
+        account_id = self.accounts.of(metadata)
         denial = self.runs.denial(path[-1], account_id) if path else None
         if denial is not None:
             self._refuse(denial)
@@ -150,16 +206,13 @@ class Gate:
         try:
             count = input_tokens(prompt, params)
             step = named.step if named is not None else Step(("langchain", self._nonce, str(run_id)), durable=False)
-            reservation = self._begin(lambda: self._reserve(account_id, step, count, metadata, params, model), named)
-        except BaseException as error:
+            with self._around(path):
+                reservation = self._passed(
+                    lambda: self._reserve(account_id, step, count, metadata, params, model), named, path, account_id
+                )
+        except BaseException:
             if claim is not None:
                 self._claims.release(claim)
-            if named is not None:
-                self.steps.back(named)
-            if isinstance(error, InsufficientCreditsError):
-                if path:
-                    self.runs.denied(path[-1], account_id, error)
-                self._refuse(error)
             raise
         run = Run(run_id, reservation, model, count, path, batch, claim, named)
         if not self.runs.add(run, tracked):
@@ -168,22 +221,36 @@ class Gate:
             if batch is not None and batch.failed is not None:
                 raise batch.failed
 
+    def _passed(
+        self, make: Callable[[], Reservation], named: Named | None, path: tuple[UUID, ...], account_id: str
+    ) -> Reservation:
+        """Pass the ledger's gate; what refused the call is remembered for the run."""
+        try:
+            return self._begin(make, named)
+        except BaseException as error:
+            if named is not None:
+                self.steps.back(named)
+            if isinstance(error, InsufficientCreditsError):
+                if path:
+                    self.runs.denied(path[-1], account_id, error)
+                self._refuse(error)
+            raise
+
     def _begin(self, make: Callable[[], Reservation], named: Named | None) -> Reservation:
-        """Pass the gate."""
         reservation = make()
         if named is not None:
             # An earlier attempt of this step may have left its call behind, a stream that fell silent, say.
             for run in self.runs.of_step(named):
                 self.settling.give_up(run)
-            if self._terms.pauses:
-                take_resume_value(self._meter, reservation)
+        if self._terms.pauses:
+            take_resume_value(self.meter, reservation)
         try:
             return reservation.begin()
         except ChargeInProgressError:
-            if named is None:
+            if not reservation.event().durable:
                 raise
         # The worker that began this step may have died since.
-        self._meter.recover()
+        self.meter.recover()
         return make().begin()
 
     def _refuse(self, denied: InsufficientCreditsError) -> NoReturn:
@@ -203,7 +270,7 @@ class Gate:
     ) -> Reservation:
         expected: Usage | None = None
         if self._terms.amount is None and self._terms.price is None:
-            learned = self._meter.estimate(
+            learned = self.meter.estimate(
                 self._terms.operation,
                 account_id=account_id,
                 input_tokens=count,
@@ -211,7 +278,7 @@ class Gate:
                 cold_start=self._terms.output_tokens,
             )
             expected = estimate(count, metadata, params, learned.output_tokens)
-        return self._meter.reserve(
+        return self.meter.reserve(
             account_id,
             self._terms.operation,
             amount=self._terms.amount,
@@ -226,8 +293,8 @@ class Gate:
         """Open a call that LangChain told nobody of until it was over, so that it is charged after all."""
         amount = 1 if self._terms.amount is None and self._terms.price is None else self._terms.amount
         step = Step(parts=("langchain", self._nonce, str(run_id)), durable=False)
-        account_id = self._accounts.of({})
-        reservation = self._meter.reserve(
+        account_id = self.accounts.of({})
+        reservation = self.meter.reserve(
             account_id,
             self._terms.operation,
             amount=amount,

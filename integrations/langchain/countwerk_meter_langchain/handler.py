@@ -19,6 +19,7 @@ from countwerk_meter import ConfigurationError
 from countwerk_meter_langchain.accounts import Accounts
 from countwerk_meter_langchain.counting import DEFAULT_OUTPUT_TOKENS
 from countwerk_meter_langchain.gate import Gate, Terms
+from countwerk_meter_langchain.tools import checked_tool_prices, failure_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,9 +55,13 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
             outside of any chain keeps its hold: LangChain tells nobody of its end.
         on_insufficient: `raise`, or inside a LangGraph graph with a checkpointer `interrupt`: the graph pauses with the
             402 payload, without URLs, and resuming it asks again under the same charge id. Elsewhere it raises.
+        tool_prices: A flat price in credits for a call of a tool, by the tool's name. What runs inside such a call is
+            covered. A call that failed costs nothing, unless models ran in it.
+        tool_operation: What a priced tool's credits are for.
 
     Raises:
-        ConfigurationError: Both amount and price; or neither, and the meter has no price profile.
+        ConfigurationError: Both amount and price; or neither, and the meter has no price profile; a tool's price
+            that is no whole number above 0.
 
     """
 
@@ -75,6 +80,8 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
         output_tokens: int = DEFAULT_OUTPUT_TOKENS,
         validity: int | None = None,
         on_insufficient: Literal["raise", "interrupt"] = "raise",
+        tool_prices: Mapping[str, int] | None = None,
+        tool_operation: str = "tool.call",
     ) -> None:
         super().__init__()
         if amount is not None and price is not None:
@@ -84,10 +91,18 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
                 "without amount or price the hold is estimated, which needs a price profile: pass prices to Meter, or "
                 "use Meter.from_env() and COUNTWERK_PRICES"
             )
-        self._meter = meter
         if on_insufficient not in {"raise", "interrupt"}:
             raise ConfigurationError("on_insufficient must be raise or interrupt")
-        terms = Terms(operation, amount, price, output_tokens, validity, pauses=on_insufficient == "interrupt")
+        terms = Terms(
+            operation,
+            amount,
+            price,
+            output_tokens,
+            validity,
+            pauses=on_insufficient == "interrupt",
+            tool_operation=tool_operation,
+            tool_prices=checked_tool_prices(tool_prices),
+        )
         self._gate = Gate(meter, Accounts(account_id, account_from_metadata), terms)
         self._runs = self._gate.runs
         self._settling = self._gate.settling
@@ -198,18 +213,24 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
         *,
         run_id: UUID,
         parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Note a tool."""
-        self._gate.chain_began(run_id, parent_run_id, kwargs)
+        """Note a tool, and hold its price; or raise so that it is not called."""
+        name = kwargs.get("name") or (serialized or {}).get("name")
+        self._gate.tool_began(name, run_id, parent_run_id, metadata or {}, tags, kwargs.get("tool_call_id"))
+        self._gate.chain_began(run_id, parent_run_id, {**kwargs, "metadata": metadata})
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """Give up what still runs below the tool."""
+        """Give up what still runs below the tool, and charge its price."""
         self._settling.sweep(run_id)
+        self._settling.tool_ended(run_id, failure_of(output))
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """Give up what still runs below the tool. An interrupt arrives here too, and is no failure."""
+        """Give up what still runs below the tool. An interrupt arrives here too, and costs nothing yet."""
         self._settling.sweep(run_id)
+        self._settling.tool_ended(run_id, error)
 
     def on_retriever_start(
         self,

@@ -176,6 +176,19 @@ class Settling:
             if run.named is not None and not run.streamed.any and not run.reservation.recorded:
                 self._back(run.named)
 
+    def tool_ended(self, run_id: UUID, failure: BaseException | None) -> None:
+        """Charge a tool's price; nothing, if it failed and no model ran in it."""
+        run = self._runs.take(run_id)
+        if run is None:
+            return
+        if run.released:
+            if failure is not None:
+                return
+            run.reservation.resume()
+        run.reservation.finish(failure)
+        if failure is not None and run.named is not None and not run.reservation.recorded:
+            self._back(run.named)
+
     def give_up(self, run: Run) -> None:
         """End a call of which nothing more is to be expected: charge what it streamed, or give its hold back."""
         if not self._runs.drop(run):
@@ -185,9 +198,9 @@ class Settling:
             self._runs.keep(run)
         self._break_off(run, GivenUp(), None)
 
-    def sweep(self, chain: UUID) -> None:
-        """Give up the calls below a chain that is over."""
-        for run in self._runs.chain_ended(chain):
+    def sweep(self, chain: UUID, *, forget: bool = True) -> None:
+        """Give up the calls below a chain that is over; unless it comes back, forget its denials too."""
+        for run in self._runs.chain_ended(chain, forget=forget):
             if run.streamed.any:
                 run.abandoned = True
                 run.touched = time.monotonic()
