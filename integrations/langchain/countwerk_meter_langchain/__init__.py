@@ -14,11 +14,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from countwerk_meter_langchain.handler import CountwerkCallbackHandler
+from countwerk_meter_langchain.installing import Installed, install
 
 if TYPE_CHECKING:
     from countwerk_meter_langchain.middleware import CountwerkAgentMiddleware
 
-__all__ = ["CountwerkAgentMiddleware", "CountwerkCallbackHandler"]
+__all__ = ["CountwerkAgentMiddleware", "CountwerkCallbackHandler", "Installed", "install"]
 
 __version__ = "0.1.0"
 
