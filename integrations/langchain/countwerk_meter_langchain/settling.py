@@ -252,8 +252,9 @@ class Settling:
         if not self._warned:
             self._warned = True
             _LOG.warning(
-                "LangChain did not announce a text model's call, because another handler runs inline (LangSmith's "
-                "tracer does): it could not be refused, and is charged after it ran"
+                "LangChain did not announce an async text model's call, because another handler on the run is inline "
+                "(LangSmith's tracer is): it could not be refused, and is charged after it ran. To have such calls "
+                "refused, take the inline handler off the run, call the model from sync code, or use a chat model"
             )
         name = (response.llm_output or {}).get("model_name") if response is not None else None
         return self._open_unannounced(run_id, name if isinstance(name, str) else None)

@@ -129,7 +129,9 @@ def test_text_model_beside_an_inline_handler(bench, fakes, caplog, entry, fail_a
     assert bench.audit().spent == spent
     charged = 2 if spent else 0
     assert len([name for name, _ in bench.events if name == "langchain_unannounced"]) == charged
-    assert len([record for record in caplog.records if record.name == "countwerk_meter_langchain"]) == bool(charged)
+    warned = [record.message for record in caplog.records if record.name == "countwerk_meter_langchain"]
+    assert len(warned) == bool(charged)
+    assert all("take the inline handler off the run" in text for text in warned)
 
 
 @pytest.mark.parametrize("how", ["end", "error"])
