@@ -4,8 +4,8 @@ import asyncio
 import json
 
 import pytest
-from countwerk_meter_langchain import CountwerkAgentMiddleware, CountwerkCallbackHandler
-from langchain.agents import create_agent
+from countwerk_meter_langchain import CountwerkAgentMiddleware, CountwerkCallbackHandler, blocks
+from langchain.agents import create_agent, middleware
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.tools import tool
@@ -51,7 +51,7 @@ def agent_model(fakes):
                 yield chunk
 
     def make(*turns):
-        return Agent(turns=[[call(one) for one in turn] for turn in turns])
+        return Agent(turns=[[call(one, number) for number, one in enumerate(turn)] for turn in turns])
 
     return make
 
@@ -105,6 +105,29 @@ def test_one_reservation_for_the_run(bench, agent_model, path, handler):
     audit = bench.audit()
     assert settled(audit) == [("llm.call", 6)] * 3 + [("tool.call", 2)] * 2
     assert audit.spent == 22
+
+
+@both
+@attached
+def test_tools_at_once(bench, agent_model, fakes, path, handler):
+    """Tools that run beside each other, with models in them, draw on the one hold, each under its own id."""
+    model = fakes.Chat()
+
+    @tool
+    def ask(question: str) -> str:
+        """Ask a model."""
+        return model.invoke(question).text
+
+    app = create_agent(
+        agent_model(["search", "search", "ask", "ask"]),
+        [search, ask],
+        middleware=[metered(bench, hold=150, tool_prices={"search": 2})],
+    )
+    run(app, path, config=config(bench, handler))
+    assert bench.reserves() == 1
+    audit = bench.audit()
+    assert settled(audit) == [("llm.call", 6)] * 4 + [("tool.call", 2)] * 2
+    assert len({charge.usage_event_id for charge in audit.charges}) == 7
 
 
 @both
@@ -344,6 +367,26 @@ def test_the_handler_alone_prices_tools(bench, agent_model, path):
     with pytest.raises(LookupError):
         run(app, path, config=config(bench, "with", tool_prices=prices))
     assert settled(bench.audit()) == [("llm.call", 6), ("llm.call", 6), ("tool.call", 2)]
+
+
+@pytest.mark.parametrize("end", ["exit", "validity"])
+def test_a_run_that_breaks_outside_of_its_calls(bench, agent_model, end):
+    """Another middleware's hook fails: nobody ends the run's reservation then but its validity, or the process' end."""
+
+    class Breaks(middleware.AgentMiddleware):
+        def after_model(self, state, runtime):
+            raise LookupError("in a hook")
+
+    ours = metered(bench, hold=50)
+    with pytest.raises(LookupError):
+        create_agent(agent_model(), [], middleware=[ours, Breaks()]).invoke(ASK)
+    assert bench.sandbox.control.books("acct")["reserved"] == 50
+    if end == "exit":
+        blocks._at_exit()
+    else:
+        ours._blocks._validity = 0.0
+        ours._blocks.tidy()
+    assert bench.audit().spent == 6
 
 
 def test_two_accounts_that_disagree(bench, agent_model):

@@ -293,8 +293,9 @@ def test_a_stream_that_fell_silent_makes_way_for_its_retry(bench, fakes):
     assert bench.audit().told == [("settled", 1, "counted")]
 
 
-def test_another_process_takes_a_step_over(bench, fakes, tmp_path):
-    """A process that was killed in a node leaves its charges to the one that resumes the thread."""
+@pytest.mark.parametrize("when", ["after", "in"])
+def test_another_process_takes_a_step_over(bench, fakes, tmp_path, when):
+    """A process that died in a node, after its model call or in it, leaves its charges to the one that resumes."""
     source = textwrap.dedent(
         """
         import os, sys
@@ -303,10 +304,15 @@ def test_another_process_takes_a_step_over(bench, fakes, tmp_path):
         from test_langgraph_identity import SqliteSaver, graph, config
         from types import SimpleNamespace
         from countwerk_meter import Meter
-        url, key, journal, checkpoints = sys.argv[2:]
+        url, key, journal, checkpoints, when = sys.argv[2:]
         meter = Meter("prod", api_key=key, base_url=url, journal=journal, prices=PRICES)
+        class Deadly(ChatFake):
+            def _generate(self, *args, **kwargs):
+                if when == "in":
+                    os._exit(9)
+                return super()._generate(*args, **kwargs)
         def node(state):
-            ChatFake().invoke("x")
+            Deadly().invoke("x")
             if state["said"] == ["die"]:
                 meter.flush()
                 os._exit(9)
@@ -317,7 +323,7 @@ def test_another_process_takes_a_step_over(bench, fakes, tmp_path):
     from pathlib import Path
 
     journal, checkpoints = f"sqlite:///{tmp_path}/journal-0.db", str(tmp_path / "checkpoints.db")
-    given = [bench.sandbox.url, bench.sandbox.api_key, journal, checkpoints]
+    given = [bench.sandbox.url, bench.sandbox.api_key, journal, checkpoints, when]
     died = subprocess.run([sys.executable, "-c", source, str(Path(__file__).parent), *given], check=False, timeout=60)
     assert died.returncode == 9
     model = fakes.Chat()
