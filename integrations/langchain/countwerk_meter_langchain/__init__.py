@@ -26,7 +26,9 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     if name == "CountwerkAgentMiddleware":
-        from countwerk_meter_langchain.middleware import CountwerkAgentMiddleware
-
+        try:
+            from countwerk_meter_langchain.middleware import CountwerkAgentMiddleware
+        except ModuleNotFoundError as error:
+            raise ImportError(f"{name} needs langchain: pip install 'countwerk-meter-langchain[agents]'") from error
         return CountwerkAgentMiddleware
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -74,6 +74,24 @@ def test_readme(bench, fakes, capsys, monkeypatch, balance):
     assert bench.audit("acct_123").spent == (6 if balance else 0)
 
 
+def test_langchain_core_is_enough():
+    """Neither langchain nor langgraph is imported by the handler, and the middleware says what it needs."""
+    source = """
+import sys
+import countwerk_meter_langchain
+assert not {"langchain", "langgraph"} & set(sys.modules), "imported"
+sys.modules["langchain"] = sys.modules["langchain.agents"] = None
+try:
+    from countwerk_meter_langchain import CountwerkAgentMiddleware
+except ImportError as error:
+    assert "countwerk-meter-langchain[agents]" in str(error), error
+else:
+    raise AssertionError
+"""
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_signature():
     """The names that users type."""
     import inspect
