@@ -64,6 +64,14 @@ bench-round-trip:
 bench-pricing:
     uv run python tests/benchmarks/pricing.py
 
+# One invoke with the LangChain handler, without it, and with langchain-core's own counting handler.
+bench-langchain:
+    uv run python tests/benchmarks/langchain_overhead.py
+
+# Every LangChain entry point against every way that a call can end, with what was charged.
+outcomes-langchain:
+    uv run python tests/benchmarks/langchain_outcomes.py
+
 # Write the state diagrams and the outcome table into the rules, from the tables that the code reads.
 rules:
     uv run python -m countwerk_meter._flow.diagram countwerk_meter/_flow/RULES.md

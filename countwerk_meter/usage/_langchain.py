@@ -31,10 +31,12 @@ def read(usage: object) -> Report | None:
         input=count(usage, "input_tokens"),
         output=count(usage, "output_tokens"),
         cache_read=_tiered(sent, "cache_read") or count(sent, "cached_tokens"),
-        # Anthropic sets `cache_creation` to 0 where it says which lifetime was written: the three add up.
-        cache_write=_tiered(sent, "cache_creation")
-        + count(sent, "ephemeral_5m_input_tokens")
-        + count(sent, "ephemeral_1h_input_tokens"),
+        # Where the lifetimes are told apart, newer releases of langchain-anthropic set `cache_creation` to 0, and older
+        # ones leave the sum of them there.
+        cache_write=max(
+            _tiered(sent, "cache_creation"),
+            count(sent, "ephemeral_5m_input_tokens") + count(sent, "ephemeral_1h_input_tokens"),
+        ),
         reasoning=_tiered(made, "reasoning") or count(made, "reasoning_tokens"),
         total=count(usage, "total_tokens"),
         adds=True,

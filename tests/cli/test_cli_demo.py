@@ -96,8 +96,11 @@ def test_the_command_prints_one_object(shown, cli, monkeypatch):
     assert (1, 1, False) == (done.code, done.json["double_charged"], done.json["books_balance"])
 
 
-def test_a_real_model_needs_its_packages(cli):
-    """One line that says what to install; nothing is started."""
+def test_a_real_model_needs_its_packages(cli, monkeypatch):
+    """One line that says what to install, LangChain itself or the provider's package; nothing is started."""
+    done = cli("demo", "--model", "mistralai:mistral-large")
+    assert (2, True) == (done.code, "pip install langchain-mistralai" in done.err)
+    monkeypatch.setattr("countwerk_meter.cli.demo.find_spec", lambda name: name != "langchain" or None)
     done = cli("demo", "--model", "openai:gpt-5-mini")
     assert 2 == done.code
     assert "pip install" in done.err

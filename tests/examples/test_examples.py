@@ -23,9 +23,9 @@ def run(script, **environment):
     )
 
 
-def test_all_five_are_there():
+def test_all_six_are_there():
     """So that none is lost, and each of them is run below."""
-    assert {"custom_call", "fastapi_app", "langchain_chain", "purchase_links", "streaming"} <= {
+    assert {"custom_call", "fastapi_app", "langchain_chain", "langgraph_topup", "purchase_links", "streaming"} <= {
         script.stem for script in SCRIPTS
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -106,6 +106,6 @@ def chat_model(name: str | None) -> BaseChatModel:
     """
     if name is None:
         return DemoChatModel()
-    from langchain.chat_models import init_chat_model  # pyright: ignore[reportMissingImports,reportUnknownVariableType] - optional
+    from langchain.chat_models import init_chat_model
 
-    return cast("BaseChatModel", init_chat_model(name, max_tokens=MOST_OUTPUT))
+    return init_chat_model(name, max_tokens=MOST_OUTPUT)

@@ -17,7 +17,7 @@ _NOTES: Final = {
     "denial: let them pass CountwerkError",
     "langgraph": "its default retry policy leaves our denials alone; one of your own must leave RuntimeError alone too",
     "langchain-openai": "streams from a custom base_url report usage only with stream_usage=True; without it a call is "
-    "charged as what was held",
+    "charged as counted",
     "starlette": "use countwerk_meter.asgi.CreditsMiddleware; a BaseHTTPMiddleware around it would buffer streams",
     "openai": _UNMETERED,
     "anthropic": _UNMETERED,

@@ -91,12 +91,23 @@ def _without_cost(response: LLMResult) -> Usage | None:
 
 
 def counted(response: LLMResult, input_count: int) -> Usage:
-    """Return what a complete answer that reports nothing is taken to have used: what was sent and what came back."""
-    made = 0
+    """
+    Return what a complete answer that reports nothing is taken to have used: what was sent and what came back.
+
+    A report of the output alone, as some streams of Anthropic's are, is believed for the output.
+    """
+    made = told = 0
     for answers in response.generations:
         for answer in answers:
             made += message_weight(answer.message) if isinstance(answer, ChatGeneration) else weight(answer.text)
-    return Usage(input_tokens=input_count, output_tokens=tokens(made))
+            told += _output_told(answer)
+    return Usage(input_tokens=input_count, output_tokens=told or tokens(made))
+
+
+def _output_told(answer: Generation) -> int:
+    usage = getattr(answer.message, "usage_metadata", None) if isinstance(answer, ChatGeneration) else None
+    output = cast("Mapping[str, Any]", usage).get("output_tokens") if isinstance(usage, Mapping) else None
+    return output if isinstance(output, int) and not isinstance(output, bool) and output > 0 else 0
 
 
 def shares_usage(response: LLMResult) -> bool:

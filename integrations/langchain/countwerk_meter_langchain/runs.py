@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from countwerk_meter import InsufficientCreditsError, Reservation
     from countwerk_meter_langchain.claims import Claim, Claims
+    from countwerk_meter_langchain.steps import Named
 
 # Memory that nobody tidies up is bounded, oldest first.
 _CHAINS: Final = 100_000
@@ -55,6 +56,25 @@ class Batch:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """
+    A chain, tool or retriever that runs.
+
+    Attributes:
+        parent: What it runs below.
+        space: The checkpoint namespace of the graph's task that it is, or runs in.
+        node: It is known to be that task's own run.
+        tool: The id of the tool call that it carries out.
+
+    """
+
+    parent: UUID | None = None
+    space: str | None = None
+    node: bool = False
+    tool: str | None = None
+
+
 @dataclass(slots=True, eq=False)
 class Run:
     """One model call that passed the gate."""
@@ -66,6 +86,7 @@ class Run:
     path: tuple[UUID, ...]
     batch: Batch | None = None
     claim: Claim | None = None
+    named: Named | None = None
     streamed: Streamed = field(default_factory=Streamed)
     began: float = field(default_factory=time.monotonic)
     touched: float = 0.0
@@ -79,7 +100,7 @@ class Runs:
     def __init__(self, claims: Claims) -> None:
         self._lock = threading.Lock()
         self._claims = claims
-        self._parents: OrderedDict[UUID, UUID | None] = OrderedDict()
+        self._chains: OrderedDict[UUID, Chain] = OrderedDict()
         self._open: dict[UUID, list[Run]] = {}
         self._under: dict[UUID, dict[int, Run]] = {}
         self._released: OrderedDict[UUID, Run] = OrderedDict()
@@ -87,19 +108,20 @@ class Runs:
         self._batches: OrderedDict[int, Batch] = OrderedDict()
         self._denials: OrderedDict[UUID, dict[str, tuple[float, InsufficientCreditsError]]] = OrderedDict()
 
-    def chain_began(self, run_id: UUID, parent: UUID | None) -> None:
+    def chain_began(self, run_id: UUID, chain: Chain) -> None:
         """Note a chain, tool or retriever, below which model calls may run."""
         with self._lock:
-            self._parents[run_id] = parent
-            if len(self._parents) > _CHAINS:
-                gone, _ = self._parents.popitem(last=False)
+            self._chains[run_id] = chain
+            if len(self._chains) > _CHAINS:
+                gone, _ = self._chains.popitem(last=False)
                 self._under.pop(gone, None)
 
-    def chain_ended(self, run_id: UUID) -> list[Run]:
-        """Forget it; return the model calls below it that are still open."""
+    def chain_ended(self, run_id: UUID, *, forget: bool = True) -> list[Run]:
+        """Forget it, and unless it comes back its denials; return the model calls below it that are still open."""
         with self._lock:
-            self._parents.pop(run_id, None)
-            self._denials.pop(run_id, None)
+            self._chains.pop(run_id, None)
+            if forget:
+                self._denials.pop(run_id, None)
             return list(self._under.pop(run_id, {}).values())
 
     def path(self, parent: UUID | None) -> tuple[UUID, ...]:
@@ -108,8 +130,35 @@ class Runs:
         with self._lock:
             while parent is not None and parent not in found:
                 found.append(parent)
-                parent = self._parents.get(parent)
+                chain = self._chains.get(parent)
+                parent = None if chain is None else chain.parent
         return tuple(found)
+
+    def attempt(self, path: tuple[UUID, ...], space: str) -> UUID | None:
+        """
+        Return the run of a graph's task that a call is in: another one with each attempt; None: it is not known.
+
+        That is the topmost run of the namespace, if what it runs below was told of too: else it may be a chain within
+        the node, and another chain beside it would count its calls from 0 again.
+        """
+        with self._lock:
+            inside = [run_id for run_id in path if run_id in self._chains and self._chains[run_id].space == space]
+            if not inside:
+                return None
+            top = self._chains[inside[-1]]
+            return inside[-1] if top.node or top.parent in self._chains else None
+
+    def tools(self, path: tuple[UUID, ...]) -> list[str]:
+        """Return the ids of the tool calls that a call runs below."""
+        with self._lock:
+            chains = [self._chains[run_id] for run_id in path if run_id in self._chains]
+        return [chain.tool for chain in chains if chain.tool is not None]
+
+    def of_step(self, named: Named) -> list[Run]:
+        """Return the calls of the same step that are still open: an earlier attempt left them behind."""
+        with self._lock:
+            every = [run for runs in self._open.values() for run in runs]
+        return [run for run in every if run.named is not None and run.named.step == named.step]
 
     def batch(self, options: object, size: int) -> Batch | None:
         """Return the batch that a starting prompt belongs to, or None where it is alone."""
@@ -146,15 +195,15 @@ class Runs:
             if run.batch is not None:
                 run.batch.open.append(run)
             for chain in tracked:
-                if chain in self._parents:
+                if chain in self._chains:
                     self._under.setdefault(chain, {})[id(run)] = run
-            alive = all(chain in self._parents for chain in tracked)
+            alive = all(chain in self._chains for chain in tracked)
             return alive and (run.batch is None or run.batch.failed is None)
 
     def tracked(self, path: tuple[UUID, ...]) -> tuple[UUID, ...]:
         """Return those of a path that are known to run now."""
         with self._lock:
-            return tuple(chain for chain in path if chain in self._parents)
+            return tuple(chain for chain in path if chain in self._chains)
 
     def find(self, run_id: UUID) -> Run | None:
         """Return an open call."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from countwerk_meter import Meter, Usage
     from countwerk_meter_langchain.runs import Batch, Run, Runs
+    from countwerk_meter_langchain.steps import Named
 
 _LOG: Final = logging.getLogger("countwerk_meter_langchain")
 
@@ -61,12 +62,18 @@ class Settling:
     """Ends calls."""
 
     def __init__(
-        self, runs: Runs, meter: Meter, unannounced: Callable[[UUID, str | None], Run], validity_seconds: float
+        self,
+        runs: Runs,
+        meter: Meter,
+        unannounced: Callable[[UUID, str | None], Run],
+        validity_seconds: float,
+        back: Callable[[Named], None],
     ) -> None:
         self._runs = runs
         self._meter = meter
         self._open_unannounced = unannounced
         self._validity = validity_seconds
+        self._back = back
         self._warned = False
         self._timer: threading.Timer | None = None
         self._timer_lock = threading.Lock()
@@ -166,6 +173,21 @@ class Settling:
             self._tell("langchain_hook_failed", hook="on_llm_error", error=type(problem).__name__)
         finally:
             run.reservation.finish(error)
+            if run.named is not None and not run.streamed.any and not run.reservation.recorded:
+                self._back(run.named)
+
+    def tool_ended(self, run_id: UUID, failure: BaseException | None) -> None:
+        """Charge a tool's price; nothing, if it failed and no model ran in it."""
+        run = self._runs.take(run_id)
+        if run is None:
+            return
+        if run.released:
+            if failure is not None:
+                return
+            run.reservation.resume()
+        run.reservation.finish(failure)
+        if failure is not None and run.named is not None and not run.reservation.recorded:
+            self._back(run.named)
 
     def give_up(self, run: Run) -> None:
         """End a call of which nothing more is to be expected: charge what it streamed, or give its hold back."""
@@ -176,9 +198,9 @@ class Settling:
             self._runs.keep(run)
         self._break_off(run, GivenUp(), None)
 
-    def sweep(self, chain: UUID) -> None:
-        """Give up the calls below a chain that is over."""
-        for run in self._runs.chain_ended(chain):
+    def sweep(self, chain: UUID, *, forget: bool = True) -> None:
+        """Give up the calls below a chain that is over; unless it comes back, forget its denials too."""
+        for run in self._runs.chain_ended(chain, forget=forget):
             if run.streamed.any:
                 run.abandoned = True
                 run.touched = time.monotonic()
@@ -230,8 +252,9 @@ class Settling:
         if not self._warned:
             self._warned = True
             _LOG.warning(
-                "LangChain did not announce a text model's call, because another handler runs inline (LangSmith's "
-                "tracer does): it could not be refused, and is charged after it ran"
+                "LangChain did not announce an async text model's call, because another handler on the run is inline "
+                "(LangSmith's tracer is): it could not be refused, and is charged after it ran. To have such calls "
+                "refused, take the inline handler off the run, call the model from sync code, or use a chat model"
             )
         name = (response.llm_output or {}).get("model_name") if response is not None else None
         return self._open_unannounced(run_id, name if isinstance(name, str) else None)

@@ -48,17 +48,48 @@ def test_example_on_a_given_ledger(countwerk_sandbox):
     assert (books["spent"], books["reserved"]) == (7, 0)
 
 
+def blocks():
+    return re.findall(r"```python\n(.*?)```", (HERE.parent / "README.md").read_text(), re.DOTALL)
+
+
+def test_readme_on_agents(bench, fakes):
+    """The README's agent is metered."""
+    bench.sandbox.control.account("acct_123", balance=100)
+    _, code = blocks()
+    given = {"model": fakes.Chat(), "tools": [], "meter": bench.meter}
+    exec(compile(code, "README.md", "exec"), given)
+    given["agent"].invoke({"messages": [("human", "x")]})
+    assert bench.audit("acct_123").spent == 6
+
+
 @pytest.mark.parametrize("balance", [100, 0])
 def test_readme(bench, fakes, capsys, monkeypatch, balance):
     """The README's code meters a model, or prints the payload of the denial."""
     bench.sandbox.control.account("acct_123", balance=balance)
     monkeypatch.setattr("countwerk_meter.Meter.from_env", lambda: bench.meter)
-    (code,) = re.findall(r"```python\n(.*?)```", (HERE.parent / "README.md").read_text(), re.DOTALL)
     model = fakes.Chat()
-    exec(compile(code, "README.md", "exec"), {"model": model})
+    exec(compile(blocks()[0], "README.md", "exec"), {"model": model})
     assert len(model.calls) == (1 if balance else 0)
     assert ("INSUFFICIENT_CREDITS" in capsys.readouterr().out) is not bool(balance)
     assert bench.audit("acct_123").spent == (6 if balance else 0)
+
+
+def test_langchain_core_is_enough():
+    """Neither langchain nor langgraph is imported by the handler, and the middleware says what it needs."""
+    source = """
+import sys
+import countwerk_meter_langchain
+assert not {"langchain", "langgraph"} & set(sys.modules), "imported"
+sys.modules["langchain"] = sys.modules["langchain.agents"] = None
+try:
+    from countwerk_meter_langchain import CountwerkAgentMiddleware
+except ImportError as error:
+    assert "countwerk-meter-langchain[agents]" in str(error), error
+else:
+    raise AssertionError
+"""
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_signature():

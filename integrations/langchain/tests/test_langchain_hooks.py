@@ -129,7 +129,9 @@ def test_text_model_beside_an_inline_handler(bench, fakes, caplog, entry, fail_a
     assert bench.audit().spent == spent
     charged = 2 if spent else 0
     assert len([name for name, _ in bench.events if name == "langchain_unannounced"]) == charged
-    assert len([record for record in caplog.records if record.name == "countwerk_meter_langchain"]) == bool(charged)
+    warned = [record.message for record in caplog.records if record.name == "countwerk_meter_langchain"]
+    assert len(warned) == bool(charged)
+    assert all("take the inline handler off the run" in text for text in warned)
 
 
 @pytest.mark.parametrize("how", ["end", "error"])
@@ -172,7 +174,7 @@ def test_models_below_tools_and_retrievers(bench, fakes):
     (RunnableLambda(lambda x: {"question": x}) | ask | Retriever()).invoke("x", {"callbacks": [handler]})
     assert len(model.calls) == 2
     assert bench.audit().spent == 12
-    assert not handler._runs._parents
+    assert not handler._runs._chains
 
 
 def test_a_tool_that_fails_gives_up_what_runs_below(bench, fakes):

@@ -40,6 +40,7 @@ def test_anthropic_cache_writes_by_lifetime_are_added():
         "ephemeral_1h_input_tokens": 4,
     }
     assert Usage(60, 50, 30, 10) == Usage.of(message(100, 50, details))
+    assert Usage(60, 50, 30, 10) == Usage.of(message(100, 50, details | {"cache_creation": 10})), "older: the sum"
 
 
 def test_audio_is_part_of_its_side():

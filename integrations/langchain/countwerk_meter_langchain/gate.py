@@ -1,0 +1,312 @@
+"""
+The gate that every model call passes: whose credits, how many, under which charge id; or it is refused.
+
+The rule: whatever goes wrong in here, the call is not made, and nothing that was held for it or for its batch stays
+held.
+"""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
+
+from langchain_core.callbacks import BaseCallbackManager
+from langchain_core.runnables.config import var_child_runnable_config
+
+from countwerk_meter import ChargeInProgressError, ConfigurationError, InsufficientCreditsError
+from countwerk_meter.events import Step
+from countwerk_meter_langchain.claims import Claim, claims_of
+from countwerk_meter_langchain.counting import estimate, input_tokens, output_cap
+from countwerk_meter_langchain.pausing import pause, take_resume_value
+from countwerk_meter_langchain.runs import Chain, Run, Runs
+from countwerk_meter_langchain.settling import Settling, enter_batch, leave_batch
+from countwerk_meter_langchain.steps import SPACE_KEY, Steps
+from countwerk_meter_langchain.tools import step_of_tool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from uuid import UUID
+
+    from langchain_core.messages import BaseMessage
+
+    from countwerk_meter import Meter, Reservation, Usage
+    from countwerk_meter_langchain.accounts import Accounts
+    from countwerk_meter_langchain.runs import Batch
+    from countwerk_meter_langchain.steps import Named
+
+DEFAULT_VALIDITY_MINUTES: Final = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a handler was told: credits in whole numbers, validity in minutes; `pauses`: denials interrupt a graph."""
+
+    operation: str
+    amount: int | None
+    price: int | None
+    output_tokens: int
+    validity: int | None
+    pauses: bool = False
+    tool_operation: str = "tool.call"
+    tool_prices: Mapping[str, int] = field(default_factory=dict[str, int])
+
+
+class Gate:
+    """The gate of one handler, and what it remembers. Safe to use from any thread."""
+
+    def __init__(self, meter: Meter, accounts: Accounts, terms: Terms) -> None:
+        self.meter = meter
+        self.accounts = accounts
+        self._terms = terms
+        # A run id may be the client's choice: it names a charge only together with this handler.
+        self._nonce = uuid.uuid4().hex
+        self._claims = claims_of(meter)
+        self.runs = Runs(self._claims)
+        self.steps = Steps(self.runs)
+        seconds = (terms.validity or DEFAULT_VALIDITY_MINUTES) * 60.0
+        self.settling = Settling(self.runs, meter, self._unannounced, seconds, self.steps.back)
+
+    def chain_began(self, run_id: UUID, parent_run_id: UUID | None, kwargs: Mapping[str, Any]) -> None:
+        """Note a chain, tool or retriever."""
+        metadata = cast("Mapping[str, object]", kwargs.get("metadata") or {})
+        space = metadata.get(SPACE_KEY)
+        tool = kwargs.get("tool_call_id")
+        chain = Chain(
+            self._parent(parent_run_id),
+            space if isinstance(space, str) else None,
+            tool=tool if isinstance(tool, str) else None,
+        )
+        self.runs.chain_began(run_id, chain)
+
+    def tool_began(
+        self,
+        name: object,
+        run_id: UUID,
+        parent_run_id: UUID | None,
+        metadata: Mapping[str, Any],
+        tags: Sequence[str] | None,
+        call_id: object,
+    ) -> None:
+        """Hold a tool's price, or raise so that it is not called."""
+        price = self._terms.tool_prices.get(name) if isinstance(name, str) else None
+        if price is None:
+            return
+        path = self.runs.path(self._parent(parent_run_id))
+        tracked = self.runs.tracked(path)
+        account_id = self.accounts.of(metadata)
+        denial = self.runs.denial(path[-1], account_id) if path else None
+        if denial is not None:
+            self._refuse(denial)
+        named = None if isinstance(call_id, str) else self.steps.name(path, (*(tags or ()), f"map:key:tool {name}"))
+        step = (
+            named.step
+            if named is not None
+            else step_of_tool(self.steps, path if isinstance(call_id, str) else None, str(call_id), str(run_id))
+        )
+        with self._around(path):
+            reservation = self._passed(
+                lambda: self.meter.reserve(
+                    account_id,
+                    self._terms.tool_operation,
+                    price=price,
+                    validity=self._terms.validity,
+                    description=str(name),
+                    step=step,
+                ),
+                named,
+                path,
+                account_id,
+            )
+        run = Run(run_id, reservation, None, 0, path, named=named)
+        if not self.runs.add(run, tracked):
+            self.settling.give_up(run)
+
+    def _around(self, path: tuple[UUID, ...]) -> AbstractContextManager[None]:
+        """Return the scope of the priced tool that a call runs in, or an empty one: what runs in it is covered."""
+        for run_id in path:
+            tool = self.runs.find(run_id)
+            if tool is not None:
+                return tool.reservation.entered()
+        return nullcontext()
+
+    def _parent(self, parent_run_id: UUID | None) -> UUID | None:
+        """Return what a run is part of; `with_fallbacks` starts its attempts as roots, but in its own context."""
+        if parent_run_id is not None:
+            return parent_run_id
+        config = var_child_runnable_config.get()
+        callbacks = config.get("callbacks") if config else None
+        enclosing = callbacks.parent_run_id if isinstance(callbacks, BaseCallbackManager) else None
+        return enclosing if enclosing is not None and self.runs.tracked((enclosing,)) else None
+
+    def start(
+        self,
+        prompt: Sequence[BaseMessage] | str,
+        run_id: UUID,
+        parent_run_id: UUID | None,
+        metadata: Mapping[str, Any],
+        tags: Sequence[str] | None,
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        """Let one prompt's call through, or raise."""
+        self.settling.tidy()
+        size = kwargs.get("batch_size")
+        batch = self.runs.batch(kwargs.get("options"), size if isinstance(size, int) else 1)
+        if batch is not None:
+            enter_batch(batch)
+        try:
+            self._enter(prompt, run_id, parent_run_id, metadata, tags, kwargs, batch)
+        except NotImplementedError as error:
+            # LangChain takes that one for a missing hook, and lets the model run.
+            self._fail(batch, error)
+            raise ConfigurationError("the handler's account_id or the meter is not implemented") from error
+        except BaseException as error:
+            self._fail(batch, error)
+            raise
+
+    def _fail(self, batch: Batch | None, error: BaseException) -> None:
+        """Give back what the other prompts of a refused batch hold: nothing more is heard of them."""
+        if batch is not None:
+            leave_batch(batch)
+            for run in self.runs.fail(batch, error):
+                self.settling.give_up(run)
+
+    def _enter(
+        self,
+        prompt: Sequence[BaseMessage] | str,
+        run_id: UUID,
+        parent_run_id: UUID | None,
+        metadata: Mapping[str, Any],
+        tags: Sequence[str] | None,
+        kwargs: Mapping[str, Any],
+        batch: Batch | None,
+    ) -> None:
+        # Before anything that may take time: what ends from here on is noticed.
+        path = self.runs.path(self._parent(parent_run_id))
+        tracked = self.runs.tracked(path)
+        if batch is not None and batch.failed is not None:
+            raise batch.failed
+        account_id = self.accounts.of(metadata)
+        denial = self.runs.denial(path[-1], account_id) if path else None
+        if denial is not None:
+            self._refuse(denial)
+        same_id = self.runs.find(run_id)
+        if same_id is not None and same_id.reservation.account_id != account_id:
+            raise ConfigurationError("this run id is in use by another account's call")
+        options = kwargs.get("options")
+        claim = None if options is None else Claim(run_id, options, account_id, self._terms.operation)
+        if claim is not None and not self._claims.take(claim):
+            self.runs.first_heard(run_id)
+            return
+        params: Mapping[str, Any] = kwargs.get("invocation_params") or {}
+        model = _model(metadata, params)
+        named = self.steps.name(path, tags)
+        try:
+            count = input_tokens(prompt, params)
+            step = named.step if named is not None else Step(("langchain", self._nonce, str(run_id)), durable=False)
+            with self._around(path):
+                reservation = self._passed(
+                    lambda: self._reserve(account_id, step, count, metadata, params, model), named, path, account_id
+                )
+        except BaseException:
+            if claim is not None:
+                self._claims.release(claim)
+            raise
+        run = Run(run_id, reservation, model, count, path, batch, claim, named)
+        if not self.runs.add(run, tracked):
+            # Cancelled, or refused with its batch, while it was at the gate: nobody may hear of it again.
+            self.settling.give_up(run)
+            if batch is not None and batch.failed is not None:
+                raise batch.failed
+
+    def _passed(
+        self, make: Callable[[], Reservation], named: Named | None, path: tuple[UUID, ...], account_id: str
+    ) -> Reservation:
+        """Pass the ledger's gate; what refused the call is remembered for the run."""
+        try:
+            return self._begin(make, named)
+        except BaseException as error:
+            if named is not None:
+                self.steps.back(named)
+            if isinstance(error, InsufficientCreditsError):
+                if path:
+                    self.runs.denied(path[-1], account_id, error)
+                self._refuse(error)
+            raise
+
+    def _begin(self, make: Callable[[], Reservation], named: Named | None) -> Reservation:
+        reservation = make()
+        if named is not None:
+            # An earlier attempt of this step may have left its call behind, a stream that fell silent, say.
+            for run in self.runs.of_step(named):
+                self.settling.give_up(run)
+        if self._terms.pauses:
+            take_resume_value(self.meter, reservation)
+        try:
+            return reservation.begin()
+        except ChargeInProgressError:
+            if not reservation.event().durable:
+                raise
+        # The worker that began this step may have died since.
+        self.meter.recover()
+        return make().begin()
+
+    def _refuse(self, denied: InsufficientCreditsError) -> NoReturn:
+        """Raise a denial, or pause the graph with it."""
+        if self._terms.pauses:
+            pause(denied)
+        raise denied
+
+    def _reserve(
+        self,
+        account_id: str,
+        step: Step,
+        count: int,
+        metadata: Mapping[str, Any],
+        params: Mapping[str, Any],
+        model: str | None,
+    ) -> Reservation:
+        expected: Usage | None = None
+        if self._terms.amount is None and self._terms.price is None:
+            bound = 0
+            if not output_cap(metadata, params, 0):
+                # What was used before may have to be read from the journal: not where the request names its own cap.
+                bound = self.meter.estimate(
+                    self._terms.operation, account_id=account_id, input_tokens=count, model=model,
+                    cold_start=self._terms.output_tokens,
+                ).output_tokens  # fmt: skip
+            expected = estimate(count, metadata, params, bound)
+        return self.meter.reserve(
+            account_id,
+            self._terms.operation,
+            amount=self._terms.amount,
+            price=self._terms.price,
+            estimate=expected,
+            model=model,
+            step=step,
+            validity=self._terms.validity,
+        )
+
+    def _unannounced(self, run_id: UUID, model: str | None) -> Run:
+        """Open a call that LangChain told nobody of until it was over, so that it is charged after all."""
+        amount = 1 if self._terms.amount is None and self._terms.price is None else self._terms.amount
+        step = Step(parts=("langchain", self._nonce, str(run_id)), durable=False)
+        account_id = self.accounts.of({})
+        reservation = self.meter.reserve(
+            account_id,
+            self._terms.operation,
+            amount=amount,
+            price=self._terms.price,
+            step=step,
+            validity=self._terms.validity,
+        )
+        reservation.begin()
+        return Run(run_id, reservation, model, 0, ())
+
+
+def _model(metadata: Mapping[str, Any], params: Mapping[str, Any]) -> str | None:
+    """Return the model's name as it is asked for: the answer's may carry a date that no price rule knows."""
+    names = (metadata.get("ls_model_name"), params.get("model"), params.get("model_name"))
+    return next((name for name in names if isinstance(name, str) and name), None)

@@ -1,0 +1,146 @@
+"""
+Which logical step of a LangGraph graph a call is, so that a resume, a retry or another worker does not charge it twice.
+
+A step is a thread, a checkpoint namespace, a task of it, and the ordinal of the call in that task. Ordinals start again
+with each attempt, because a retried or resumed node makes the same calls anew; the run of the node tells attempts
+apart. Whatever cannot be told apart for certain is no step: the call is then charged as one of its own, for a call must
+not ride for free. Nothing here believes metadata, which may be a client's: a task's scratchpad is an object that only
+LangGraph puts into a config.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from langchain_core.runnables.config import var_child_runnable_config
+
+from countwerk_meter.events import Step
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from countwerk_meter_langchain.runs import Runs
+
+SPACE_KEY: Final = "langgraph_checkpoint_ns"
+_TRAVELLED: Final = "checkpoint_id"
+_STRUCTURAL: Final = ("seq:step:", "map:key:")
+_REMEMBERED: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """
+    The task of a graph that runs here.
+
+    Attributes:
+        thread: The thread's id, or an empty text without one.
+        space: The checkpoint namespace, which ends in the task's id.
+        task: The task's id: kept by a retry and by a resume.
+        travelled: The run was started from a checkpoint that the caller named.
+
+    """
+
+    thread: str
+    space: str
+    task: str
+    travelled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A step, and which of its series' ordinals it took."""
+
+    step: Step
+    series: tuple[str, ...]
+    ordinal: int
+
+
+def configurable() -> Mapping[str, Any]:
+    """Return what LangGraph has put into the config that is current here; empty outside of a graph."""
+    config = var_child_runnable_config.get()
+    found = cast("object", config.get("configurable")) if config else None
+    return cast("Mapping[str, Any]", found) if isinstance(found, Mapping) else {}
+
+
+def current_task() -> Task | None:
+    """Return the task of a graph that runs here, or None."""
+    conf = configurable()
+    task, space = conf.get("__pregel_task_id"), conf.get("checkpoint_ns")
+    scratchpad = conf.get("__pregel_scratchpad")
+    # Numbers, texts, lists and dicts can come from a client's JSON; this is an object of LangGraph's own.
+    made_here = callable(getattr(scratchpad, "interrupt_counter", None))
+    if not made_here or not isinstance(task, str) or not isinstance(space, str) or not space.endswith(f":{task}"):
+        return None
+    config = var_child_runnable_config.get()
+    metadata: Mapping[str, Any] = (config.get("metadata") if config else None) or {}
+    return Task(str(conf.get("thread_id") or ""), space, task, _TRAVELLED in metadata)
+
+
+class Steps:
+    """Names the steps of one handler's calls. Safe to use from any thread."""
+
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
+        self._lock = threading.Lock()
+        self._next: OrderedDict[tuple[str, ...], int] = OrderedDict()
+
+    def name(self, path: tuple[UUID, ...], tags: Sequence[str] | None) -> Named | None:
+        """
+        Return the step that a call is which starts here, or None: it is in no task, or which attempt is not known.
+
+        Args:
+            path: What it runs below, from its parent up to the root.
+            tags: The run's tags: they tell the branches of a parallel step apart, which run in any order.
+
+        """
+        parts = self.within(path)
+        attempt = self._attempt(path)
+        if parts is None or attempt is None:
+            return None
+        parts += tuple(tag for tag in tags or () if tag.startswith(_STRUCTURAL))
+        parts += tuple(f"tool:{tool}" for tool in self._runs.tools(path))
+        series = (*parts, str(attempt))
+        with self._lock:
+            ordinal = self._next.pop(series, 0)
+            self._next[series] = ordinal + 1
+            if len(self._next) > _REMEMBERED:
+                self._next.popitem(last=False)
+        return Named(Step((*parts, str(ordinal))), series, ordinal)
+
+    def within(self, path: tuple[UUID, ...]) -> tuple[str, ...] | None:
+        """Return what names the task that runs here, or None."""
+        task = current_task()
+        if task is None:
+            return None
+        parts = ("langgraph", task.thread, task.space, task.task)
+        if task.travelled and _time_travel_keeps_task_ids():
+            # Nothing but the run itself tells this visit of the checkpoint from the one before.
+            return (*parts, str(path[-1])) if path else None
+        return parts
+
+    def back(self, named: Named) -> None:
+        """Give an ordinal back that nothing was charged for: what comes next in its place is the same logical call."""
+        with self._lock:
+            if self._next.get(named.series) == named.ordinal + 1:
+                self._next[named.series] = named.ordinal
+
+    def _attempt(self, path: tuple[UUID, ...]) -> UUID | None:
+        task = current_task()
+        return None if task is None else self._runs.attempt(path, task.space)
+
+
+@functools.cache
+def _time_travel_keeps_task_ids() -> bool:
+    """Whether a checkpoint that is visited again gives the same task ids: LangGraph forks it since 1.2."""
+    try:
+        found = re.match(r"(\d+)\.(\d+)", version("langgraph"))
+    except PackageNotFoundError:
+        return True
+    return found is None or (int(found[1]), int(found[2])) < (1, 2)
