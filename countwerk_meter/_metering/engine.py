@@ -205,7 +205,10 @@ class Engine:
     def terms_for(self, spec: Spec, *, durable: bool) -> Terms:
         """Return the terms of one call: a durable step that is met again goes on, others are refused."""
         replay = spec.on_replay or ("run" if durable else self.terms.on_replay)
-        return self.terms if replay == self.terms.on_replay else dataclasses.replace(self.terms, on_replay=replay)
+        unavailable = spec.on_unavailable or self.terms.on_unavailable
+        if replay == self.terms.on_replay and unavailable == self.terms.on_unavailable:
+            return self.terms
+        return dataclasses.replace(self.terms, on_replay=replay, on_unavailable=unavailable)
 
     def keep(self, task: asyncio.Task[Any]) -> None:
         """Keep a task alive until it ends, whoever stops waiting for it."""

@@ -1,11 +1,11 @@
 """
 One request and its response, as they pass between the app and its client.
 
-The rules: a chunk costs a few attribute checks, nothing is buffered, and whoever awaits `send` waits as long as the
-server makes it wait. With one exception: a response of status 500 or more is held back while it may still become
-a 402. An app that is wrapped from the outside answers an exception itself with a whole 500 (`ServerErrorMiddleware`)
-and raises it only then. So such a response goes out when it turns out to stream, when the app waits for its client, or
-when the app returns.
+The rules: a chunk of a response costs a few attribute checks, nothing of it is buffered, and whoever awaits `send`
+waits as long as the server makes it wait. With one exception: a response of status 500 or more is held back while it
+may still become a 402. An app that is wrapped from the outside answers an exception itself with a whole 500
+(`ServerErrorMiddleware`) and raises it only then. So such a response goes out when it turns out to stream, when the app
+waits for its client, or when the app returns. Of a request, only what a size's callable asked for is read ahead.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import contextlib
 from typing import TYPE_CHECKING, Final
 
 from countwerk_meter._metering import scope as surroundings
+from countwerk_meter.asgi.request import ClientLeftError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,6 +39,7 @@ class Exchange:
     """
 
     __slots__ = (
+        "_ahead",
         "_around",
         "_held",
         "_receive",
@@ -59,6 +61,7 @@ class Exchange:
         # A server starts the next request of a connection in the context that its `send` or `receive` was called in:
         # so it is called in the one that it called us in.
         self._around = surroundings.surroundings()
+        self._ahead: list[Message] = []
         self._held: list[Message] = []
         self._tail: bytes | memoryview = b""
         self._waiting = 0
@@ -73,6 +76,34 @@ class Exchange:
     async def receive(self) -> Message:
         """Pass a message on to the app, and notice when the client leaves."""
         await self.release()
+        return self._ahead.pop(0) if self._ahead else await self._next()
+
+    async def read_ahead(self, limit: int) -> bytes | None:
+        """
+        Return the request's body before the app reads it, and keep it for the app; None: it is longer than `limit`.
+
+        Raises:
+            ClientLeftError: The client left before its body had ended.
+
+        """
+        if self._ahead:
+            # Read before, and found too long.
+            return None
+        parts: list[bytes] = []
+        length = 0
+        while True:
+            message = await self._next()
+            self._ahead.append(message)
+            if message["type"] == "http.disconnect":
+                raise ClientLeftError
+            parts.append(message.get("body") or b"")
+            length += len(parts[-1])
+            if length > limit:
+                return None
+            if not message.get("more_body"):
+                return b"".join(parts)
+
+    async def _next(self) -> Message:
         self._waiting += 1
         try:
             inside = surroundings.surroundings()

@@ -15,8 +15,9 @@ from countwerk_meter._metering import scope as surroundings
 from countwerk_meter.asgi import websocket
 from countwerk_meter.asgi.exchange import Exchange
 from countwerk_meter.asgi.outcome import outcome
-from countwerk_meter.asgi.problems import problem_of, unavailable
+from countwerk_meter.asgi.problems import problem_of, refused, unavailable
 from countwerk_meter.asgi.protocol import given
+from countwerk_meter.asgi.request import ClientLeftError, Request, RequestRefusedError
 from countwerk_meter.asgi.routes import Route, find
 from countwerk_meter.asgi.trust import step_of
 from countwerk_meter.errors import CountwerkError, LedgerUnavailableError
@@ -45,6 +46,8 @@ class CreditsMiddleware:
             `application/problem+json` (`to_payload()`), while no response has begun. After that a `text/event-stream`
             ends with `event: payment_required`; any other response is broken off, as for every exception.
         409: `ChargeAlreadySettledError`, `ChargeInProgressError`, in the same way (`event: charge_conflict`).
+        400, 413, 422: A size's callable could not read the body, or raised `RequestRefusedError`: nothing is held, and
+            the app was not called.
         503: The gate got no definite answer from the ledger in time, so the app was not called.
         500, by the server: the rest, which the operator must see: a wrong API key, a price that is none, an
             `account_id` that raises. It is raised, and nothing was reserved.
@@ -129,10 +132,17 @@ class CreditsMiddleware:
             with _nobody():
                 await self.app(scope, exchange.receive, exchange.send)
             return
-        step = step_of(scope, account_id) if await given(self._trusted_callers, scope) else None
-        reservation = await route.reservation(self._meter, account_id, scope, step)
+        trusted = self._trusted_callers if route.trusted_callers is None else route.trusted_callers
+        step = step_of(scope, account_id) if await given(trusted, scope) else None
+        request = Request(scope, exchange, route.parameters, route.max_body)
         try:
+            reservation = await route.reservation(self._meter, account_id, request, step)
             await reservation.abegin()
+        except RequestRefusedError as error:
+            await exchange.answer(refused(error))
+            return
+        except ClientLeftError:
+            return
         except LedgerUnavailableError as error:
             _log.warning("%s is not let through: %s", route.operation, type(error).__name__)
             await exchange.answer(unavailable(error))

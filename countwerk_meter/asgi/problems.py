@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
 from countwerk_meter.errors import (
@@ -21,6 +22,7 @@ from countwerk_meter.errors import (
 
 if TYPE_CHECKING:
     from countwerk_meter.asgi.protocol import Message
+    from countwerk_meter.asgi.request import RequestRefusedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,12 @@ def unavailable(error: LedgerUnavailableError) -> Problem:
     payload = _problem(503, "Credits cannot be checked", "Try again later.", "LEDGER_UNAVAILABLE")
     later = None if error.retry_after is None else max(math.ceil(error.retry_after), 1)
     return Problem(503, "LEDGER_UNAVAILABLE", payload, later)
+
+
+def refused(error: RequestRefusedError) -> Problem:
+    """Return what to answer where a request cannot be priced."""
+    payload = _problem(error.status, HTTPStatus(error.status).phrase, error.detail, error.code)
+    return Problem(error.status, error.code, payload)
 
 
 def _conflict(error: ChargeAlreadySettledError | ChargeInProgressError, code: str, title: str, detail: str) -> Problem:
