@@ -34,6 +34,7 @@ class Exchange:
         started: The response has begun: it can't be another one any more.
         yielded: Bytes of its body were handed to the server.
         complete: So was its end: the client got everything, for all that the app can know.
+        deadline: While the gate is passed, when it must be: by the monotonic clock, in seconds.
         left: The client was seen to leave; before the end of the response, unless it is complete.
 
     """
@@ -48,6 +49,7 @@ class Exchange:
         "_waiting",
         "account_id",
         "complete",
+        "deadline",
         "event_stream",
         "left",
         "started",
@@ -72,6 +74,7 @@ class Exchange:
         self.complete = False
         self.left = False
         self.event_stream = False
+        self.deadline: float | None = None
 
     async def receive(self) -> Message:
         """Pass a message on to the app, and notice when the client leaves."""

@@ -8,13 +8,16 @@ after the app returned; in between it only watches what passes (exchange.py), an
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Final
 
 from countwerk_meter._metering import scope as surroundings
 from countwerk_meter.asgi import websocket
 from countwerk_meter.asgi.exchange import Exchange
 from countwerk_meter.asgi.outcome import outcome
+from countwerk_meter.asgi.page import page, wants_page
 from countwerk_meter.asgi.problems import problem_of, refused, unavailable
 from countwerk_meter.asgi.protocol import given
 from countwerk_meter.asgi.request import ClientLeftError, Request, RequestRefusedError
@@ -25,8 +28,12 @@ from countwerk_meter.errors import CountwerkError, LedgerUnavailableError
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
+    from countwerk_meter.asgi.problems import Problem
     from countwerk_meter.asgi.protocol import ASGIApp, Asked, Message, Receive, Scope, Send
     from countwerk_meter.meter import Meter, Reservation
+
+# What a page may ask the ledger beyond the 402 itself.
+_ASK_SECONDS: Final = 1.0
 
 _log = logging.getLogger("countwerk_meter.asgi")
 
@@ -43,8 +50,10 @@ class CreditsMiddleware:
 
     What clients see:
         402: `InsufficientCreditsError`, from the gate or from anywhere below, unlisted routes included, as
-            `application/problem+json` (`to_payload()`), while no response has begun. After that a `text/event-stream`
-            ends with `event: payment_required`; any other response is broken off, as for every exception.
+            `application/problem+json` (`to_payload()`), or as a small page for `Accept: text/html`, while no response
+            has begun. For the page the balance is asked for, within the gate's budget and for a second at most. After
+            that a `text/event-stream` ends with `event: payment_required`; any other response is broken off, as for
+            every exception.
         409: `ChargeAlreadySettledError`, `ChargeInProgressError`, in the same way (`event: charge_conflict`).
         400, 413, 422: A size's callable could not read the body, or raised `RequestRefusedError`: nothing is held, and
             the app was not called.
@@ -116,10 +125,22 @@ class CreditsMiddleware:
             if problem is None:
                 await exchange.release()
                 raise
+            if not exchange.started and problem.status == 402 and wants_page(scope):
+                problem = await self._for_people(problem, exchange)
             if not await exchange.answer(problem):
                 raise
         else:
             await exchange.release()
+
+    async def _for_people(self, problem: Problem, exchange: Exchange) -> Problem:
+        """Make it a page. What the account has left is asked for briefly, and left out where nobody answers."""
+        seconds, account_id, left = _ASK_SECONDS, problem.payload["data"]["account_id"], None
+        if exchange.deadline is not None:
+            seconds = min(seconds, exchange.deadline - time.monotonic())
+        if account_id is not None and seconds > 0:
+            with contextlib.suppress(CountwerkError):
+                left = (await self._meter.abalance(account_id, timeout=seconds)).available_balance
+        return dataclasses.replace(problem, page=page(problem.payload, left))
 
     async def _request(self, scope: Scope, exchange: Exchange) -> None:
         route = find(self._routes, scope, scope["method"].upper())
@@ -137,6 +158,7 @@ class CreditsMiddleware:
         request = Request(scope, exchange, route.parameters, route.max_body)
         try:
             reservation = await route.reservation(self._meter, account_id, request, step)
+            exchange.deadline = time.monotonic() + self._meter._engine.terms.reserve_timeout
             await reservation.abegin()
         except RequestRefusedError as error:
             await exchange.answer(refused(error))
@@ -147,6 +169,7 @@ class CreditsMiddleware:
             _log.warning("%s is not let through: %s", route.operation, type(error).__name__)
             await exchange.answer(unavailable(error))
             return
+        exchange.deadline = None
         await self._metered(scope, exchange, reservation)
 
     async def _metered(self, scope: Scope, exchange: Exchange, reservation: Reservation) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
+from countwerk_meter.asgi.page import HEADERS
 from countwerk_meter.errors import (
     ChargeAlreadySettledError,
     ChargeInProgressError,
@@ -27,21 +28,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One answer, as a response, as the last event of a stream, or as a websocket's denial."""
+    """One answer, as a response (JSON, or a page), as the last event of a stream, or as a websocket's denial."""
 
     status: int
     code: str
     payload: dict[str, Any]
     retry_after: int | None = None
+    page: bytes | None = None
 
     def messages(self, prefix: str = "http.response") -> tuple[Message, Message]:
         """Return the whole response."""
-        body = self._json()
+        body = self._json() if self.page is None else self.page
         headers = [
-            (b"content-type", b"application/problem+json"),
+            *(((b"content-type", b"application/problem+json"),) if self.page is None else HEADERS),
             (b"content-length", str(len(body)).encode()),
             (b"cache-control", b"no-store"),
         ]
+        if self.status == 402:
+            headers.append((b"vary", b"accept"))
         if self.retry_after is not None:
             headers.append((b"retry-after", str(self.retry_after).encode()))
         return (
@@ -55,7 +59,7 @@ class Problem:
         return b"event: %s\ndata: %s\n\n" % (name, self._json())
 
     def _json(self) -> bytes:
-        return json.dumps(self.payload, ensure_ascii=False, separators=(",", ":")).encode()
+        return json.dumps(self.payload, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def problem_of(error: BaseException | None, account_id: str | None = None) -> Problem | None:
