@@ -235,9 +235,22 @@ class Reservation(Call):
         if ending.unpriced:
             self._engine.tell("unpriced", charge, amount=self.amount)
         future = self._engine.commits.put(operation, charge)
+        future.add_done_callback(self._told)
         self._seal([key for key in self.fundings if key != charge.reservation_key], charge)
         self._engine.opened(self.operation, -1)
         return future
+
+    def _told(self, future: Future[Committed]) -> None:
+        """Note what was committed, here and in the account's blocks around. Called in the journal's thread."""
+        if future.cancelled() or future.exception() is not None:
+            return
+        done = future.result()
+        self._own_charged = 0 if done.charge is None or done.superseded else done.charge.amount or 0
+        around = self._parent
+        while around is not None and around._engine is self._engine and around.account_id == self.account_id:
+            with around._lock:
+                around._nested_charged += self._own_charged
+            around = around._parent
 
     def _seal(self, keys: list[str], charge: ChargeRow) -> None:
         """End the holds that nested calls took for this block; its own is ended with its charge."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from countwerk_meter.asgi.problems import Problem
     from countwerk_meter.asgi.protocol import Message, Receive, Send
+    from countwerk_meter.asgi.receipt import Receipt
 
 _BLANK_LINES: Final = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
@@ -35,6 +36,7 @@ class Exchange:
         yielded: Bytes of its body were handed to the server.
         complete: So was its end: the client got everything, for all that the app can know.
         deadline: While the gate is passed, when it must be: by the monotonic clock, in seconds.
+        receipt: What the client is told of its charge, if anything.
         left: The client was seen to leave; before the end of the response, unless it is complete.
 
     """
@@ -43,6 +45,7 @@ class Exchange:
         "_ahead",
         "_around",
         "_held",
+        "_open_end",
         "_receive",
         "_send",
         "_tail",
@@ -52,6 +55,7 @@ class Exchange:
         "deadline",
         "event_stream",
         "left",
+        "receipt",
         "started",
         "status",
         "yielded",
@@ -66,6 +70,7 @@ class Exchange:
         self._ahead: list[Message] = []
         self._held: list[Message] = []
         self._tail: bytes | memoryview = b""
+        self._open_end = False
         self._waiting = 0
         self.account_id: str | None = None
         self.status: int | None = None
@@ -75,10 +80,14 @@ class Exchange:
         self.left = False
         self.event_stream = False
         self.deadline: float | None = None
+        self.receipt: Receipt | None = None
 
     async def receive(self) -> Message:
         """Pass a message on to the app, and notice when the client leaves."""
         await self.release()
+        if self._open_end:
+            # Whoever asks after the end of the response waits for its client to go, who would wait for that end.
+            await self.conclude(known=False)
         return self._ahead.pop(0) if self._ahead else await self._next()
 
     async def read_ahead(self, limit: int) -> bytes | None:
@@ -128,7 +137,7 @@ class Exchange:
                 self._held.append(message)
                 return
             await self.release()
-            self._note(message)
+            message = self._noted(message)
         elif self.event_stream:
             self._tail = message.get("body") or self._tail
         try:
@@ -140,12 +149,41 @@ class Exchange:
     async def release(self) -> None:
         """Let go what is held back. That its client is gone already is no error of the app's."""
         while self._held:
-            message = self._held.pop(0)
-            self._note(message)
+            message = self._noted(self._held.pop(0))
             try:
                 await self._hand_over(message)
             except OSError:
                 self.left = True
+
+    def _noted(self, message: Message) -> Message:
+        """Note a message, and return it with its part of the receipt: its head says one, its end stays open for one."""
+        self._note(message)
+        receipt = self.receipt
+        if receipt is None:
+            return message
+        if message["type"] == "http.response.start":
+            return receipt.announced(message, event_stream=self.event_stream)
+        if self.complete:
+            self._open_end = self.event_stream or receipt.trails
+            return {**message, "more_body": True} if self.event_stream else message
+        return message
+
+    async def conclude(self, *, known: bool = True) -> None:
+        """End a response whose end was kept open; `known`: and say what was charged."""
+        if not self._open_end or self.receipt is None:
+            return
+        self._open_end = False
+        with contextlib.suppress(OSError):
+            if self.event_stream:
+                event = self.receipt.event() if known else b""
+                await self._hand_over(self._last(event))
+            else:
+                await self._hand_over(self.receipt.trailer())
+
+    def _last(self, event: bytes) -> Message:
+        tail = bytes(self._tail[-4:])
+        gap = b"" if not event or not tail or tail.endswith(_BLANK_LINES) else b"\n\n"
+        return {"type": "http.response.body", "body": gap + event, "more_body": False}
 
     async def answer(self, problem: Problem) -> bool:
         """Answer in the app's place, or end its event stream; False: too late for either."""
@@ -158,10 +196,7 @@ class Exchange:
                 return True
             if self.event_stream and not self.complete:
                 self.complete = True
-                tail = bytes(self._tail[-4:])
-                gap = b"" if not tail or tail.endswith(_BLANK_LINES) else b"\n\n"
-                body = gap + problem.event()
-                await self._hand_over({"type": "http.response.body", "body": body, "more_body": False})
+                await self._hand_over(self._last(problem.event()))
                 return True
             return False
         return True

@@ -20,6 +20,7 @@ from countwerk_meter.asgi.outcome import outcome
 from countwerk_meter.asgi.page import page, wants_page
 from countwerk_meter.asgi.problems import problem_of, refused, unavailable
 from countwerk_meter.asgi.protocol import given
+from countwerk_meter.asgi.receipt import Receipt
 from countwerk_meter.asgi.request import ClientLeftError, Request, RequestRefusedError
 from countwerk_meter.asgi.routes import Route, find
 from countwerk_meter.asgi.trust import step_of
@@ -78,6 +79,11 @@ class CreditsMiddleware:
         trusted_callers: Whether `traceparent` and `Idempotency-Key` name the charge, so that a request sent again is
             answered with 409: True, or a callable of the scope, sync or async. Only for your own gateway or worker:
             whoever can choose an id can ride for free.
+        answer_headers: Tell clients of a listed route what is held and the charge's id, in the headers
+            `Credits-Reserved` and `Credits-Event-Id`; and what was charged when that is known, which is when the app
+            has returned: as the last event of an event stream (`event: credits`), else as the trailer
+            `Credits-Charged`, where client and server speak of trailers. The end of such a response waits for the
+            app's background tasks and for the commit.
         close_meter: Close the meter once the app's lifespan has shut down, within the meter's own budget. False for
             a meter that outlives the app. A server or a mount that runs no lifespan leaves it to the app.
 
@@ -94,6 +100,7 @@ class CreditsMiddleware:
         account_id: Asked[str | None],
         routes: Iterable[Route] = (),
         trusted_callers: bool | Asked[bool] = False,
+        answer_headers: bool = False,
         close_meter: bool = True,
     ) -> None:
         self.app = app
@@ -103,6 +110,7 @@ class CreditsMiddleware:
         for route in self._routes:
             route.check(meter)
         self._trusted_callers = trusted_callers
+        self._answer_headers = answer_headers
         self._close_meter = close_meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -170,6 +178,9 @@ class CreditsMiddleware:
             await exchange.answer(unavailable(error))
             return
         exchange.deadline = None
+        headers = self._answer_headers if route.answer_headers is None else route.answer_headers
+        if headers and reservation.usage_event_id and not reservation.engine.shadow:
+            exchange.receipt = Receipt(reservation, scope)
         await self._metered(scope, exchange, reservation)
 
     async def _metered(self, scope: Scope, exchange: Exchange, reservation: Reservation) -> None:
@@ -186,6 +197,8 @@ class CreditsMiddleware:
             raise
         finally:
             await reservation.afinish(outcome(reservation, exchange, error))
+            if error is None or isinstance(error, Exception):
+                await exchange.conclude()
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         surround: contextlib.AbstractContextManager[None] = contextlib.nullcontext()

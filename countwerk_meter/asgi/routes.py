@@ -60,6 +60,7 @@ class Route:
         max_body: Bytes of a body that are read before the app for such a callable; beyond them it is a 413.
         trusted_callers: Overrides the middleware's own.
         on_unavailable: Overrides the meter's own: `deny`, or `defer`, which needs a `debt_limit` above 0.
+        answer_headers: Overrides the middleware's own.
 
     Raises:
         ConfigurationError: No method, a malformed path, not exactly one of the three sizes, or a `max_body` below 0.
@@ -85,6 +86,7 @@ class Route:
         max_body: int = MAX_BODY,
         trusted_callers: bool | Asked[bool] | None = None,
         on_unavailable: Literal["deny", "defer"] | None = None,
+        answer_headers: bool | None = None,
     ) -> None:
         self.methods = frozenset(name.upper() for name in ([methods] if isinstance(methods, str) else methods))
         if not self.methods or not all(name.isalpha() for name in self.methods):
@@ -109,6 +111,7 @@ class Route:
             raise ConfigurationError(f"{path}: max_body is a number of bytes, not {max_body}")
         self.max_body = max_body
         self.trusted_callers = trusted_callers
+        self.answer_headers = answer_headers
         self._on_unavailable: Literal["deny", "defer"] | None = on_unavailable
 
     def __repr__(self) -> str:
