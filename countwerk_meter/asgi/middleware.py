@@ -16,22 +16,20 @@ from typing import TYPE_CHECKING, Final
 from countwerk_meter._metering import scope as surroundings
 from countwerk_meter.asgi import websocket
 from countwerk_meter.asgi.exchange import Exchange
-from countwerk_meter.asgi.outcome import outcome
+from countwerk_meter.asgi.frame import Frame, Settings
 from countwerk_meter.asgi.page import page, wants_page
-from countwerk_meter.asgi.problems import problem_of, refused, unavailable
+from countwerk_meter.asgi.problems import problem_of
 from countwerk_meter.asgi.protocol import given
-from countwerk_meter.asgi.receipt import Receipt
-from countwerk_meter.asgi.request import ClientLeftError, Request, RequestRefusedError
+from countwerk_meter.asgi.request import ClientLeftError, Request
 from countwerk_meter.asgi.routes import Route, find
-from countwerk_meter.asgi.trust import step_of
-from countwerk_meter.errors import CountwerkError, LedgerUnavailableError
+from countwerk_meter.errors import CountwerkError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
     from countwerk_meter.asgi.problems import Problem
     from countwerk_meter.asgi.protocol import ASGIApp, Asked, Message, Receive, Scope, Send
-    from countwerk_meter.meter import Meter, Reservation
+    from countwerk_meter.meter import Meter
 
 # What a page may ask the ledger beyond the 402 itself.
 _ASK_SECONDS: Final = 1.0
@@ -104,13 +102,10 @@ class CreditsMiddleware:
         close_meter: bool = True,
     ) -> None:
         self.app = app
-        self._meter = meter
-        self._account_id = account_id
+        self._settings = Settings(meter, account_id, trusted_callers, answer_headers)
         self._routes = tuple(routes)
         for route in self._routes:
             route.check(meter)
-        self._trusted_callers = trusted_callers
-        self._answer_headers = answer_headers
         self._close_meter = close_meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -128,6 +123,9 @@ class CreditsMiddleware:
         exchange = Exchange(receive, send)
         try:
             await self._request(scope, exchange)
+        except ClientLeftError:
+            # While its body was read to price it: nobody waits for an answer.
+            return
         except Exception as error:
             problem = problem_of(error, exchange.account_id)
             if problem is None:
@@ -147,64 +145,28 @@ class CreditsMiddleware:
             seconds = min(seconds, exchange.deadline - time.monotonic())
         if account_id is not None and seconds > 0:
             with contextlib.suppress(CountwerkError):
-                left = (await self._meter.abalance(account_id, timeout=seconds)).available_balance
+                left = (await self._settings.meter.abalance(account_id, timeout=seconds)).available_balance
         return dataclasses.replace(problem, page=page(problem.payload, left))
 
     async def _request(self, scope: Scope, exchange: Exchange) -> None:
+        frame = Frame(self._settings, scope, exchange)
         route = find(self._routes, scope, scope["method"].upper())
         if route is None:
-            await self.app(scope, exchange.receive, exchange.send)
+            await frame.run(self.app)
             return
-        account_id = await given(self._account_id, scope)
-        exchange.account_id = account_id
+        account_id = await frame.account_id()
         if account_id is None:
             with _nobody():
-                await self.app(scope, exchange.receive, exchange.send)
+                await frame.run(self.app)
             return
-        trusted = self._trusted_callers if route.trusted_callers is None else route.trusted_callers
-        step = step_of(scope, account_id) if await given(trusted, scope) else None
-        request = Request(scope, exchange, route.parameters, route.max_body)
-        try:
-            reservation = await route.reservation(self._meter, account_id, request, step)
-            exchange.deadline = time.monotonic() + self._meter._engine.terms.reserve_timeout
-            await reservation.abegin()
-        except RequestRefusedError as error:
-            await exchange.answer(refused(error))
-            return
-        except ClientLeftError:
-            return
-        except LedgerUnavailableError as error:
-            _log.warning("%s is not let through: %s", route.operation, type(error).__name__)
-            await exchange.answer(unavailable(error))
-            return
-        exchange.deadline = None
-        headers = self._answer_headers if route.answer_headers is None else route.answer_headers
-        if headers and reservation.usage_event_id and not reservation.engine.shadow:
-            exchange.receipt = Receipt(reservation, scope)
-        await self._metered(scope, exchange, reservation)
-
-    async def _metered(self, scope: Scope, exchange: Exchange, reservation: Reservation) -> None:
-        error: BaseException | None = None
-        try:
-            with surroundings.account(reservation.account_id), reservation.entered():
-                await self.app(scope, exchange.receive, exchange.send)
-            await exchange.release()
-        except BaseException as raised:
-            error = raised
-            if isinstance(raised, Exception) and problem_of(raised, reservation.account_id) is None:
-                # The client's answer does not wait for the journal.
-                await exchange.release()
-            raise
-        finally:
-            await reservation.afinish(outcome(reservation, exchange, error))
-            if error is None or isinstance(error, Exception):
-                await exchange.conclude()
+        await frame.begin(route, account_id, Request(scope, exchange, route.parameters, route.max_body))
+        await frame.run(self.app)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         surround: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         account_id: str | None = None
         if find(self._routes, scope, None) is not None:
-            account_id = await given(self._account_id, scope)
+            account_id = await given(self._settings.account_id, scope)
             surround = _nobody() if account_id is None else surroundings.account(account_id)
         with surround:
             await websocket.serve(self.app, scope, receive, send, account_id)
@@ -213,7 +175,7 @@ class CreditsMiddleware:
         async def closing(message: Message) -> None:
             if message["type"] in {"lifespan.shutdown.complete", "lifespan.shutdown.failed"}:
                 try:
-                    await self._meter.aclose()
+                    await self._settings.meter.aclose()
                 except CountwerkError as error:
                     # The charges stand in the journal; the shutdown goes on.
                     _log.warning("the meter was not closed: %s", type(error).__name__)

@@ -62,6 +62,14 @@ class Problem:
         return json.dumps(self.payload, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
+class NotLetThroughError(Exception):
+    """Carries the answer to a request that was not let through, from wherever its gate stood."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.code)
+        self.problem = problem
+
+
 def problem_of(error: BaseException | None, account_id: str | None = None) -> Problem | None:
     """
     Return what to answer for an error from anywhere below, or None: it is not ours to answer.
@@ -72,6 +80,8 @@ def problem_of(error: BaseException | None, account_id: str | None = None) -> Pr
         # A task group wraps what its only failed task raised.
         failed = cast("BaseExceptionGroup[BaseException]", error).exceptions
         error = failed[0] if len(failed) == 1 else None
+    if isinstance(error, NotLetThroughError):
+        return error.problem
     if isinstance(error, InsufficientCreditsError):
         payload = error.to_payload()
         if account_id is not None and account_id != error.account_id:
