@@ -27,6 +27,7 @@ from countwerk_meter._flow.recover import Recovered, recover
 from countwerk_meter._metering.commits import Commits
 from countwerk_meter._metering.inline import InlineSettlement
 from countwerk_meter._metering.learner import Learner
+from countwerk_meter._metering.scope import refusing
 from countwerk_meter._metering.settlement import SettlementThread
 from countwerk_meter.errors import ConfigurationError, CountwerkError, InvalidRequestError, JournalError
 from countwerk_meter.events import EventId, Ordinals, derive
@@ -145,6 +146,7 @@ class Engine:
         A call that cannot be made at all, because an argument is wrong, is refused in any case.
         """
         if not self.shadow or isinstance(error, ConfigurationError | InvalidRequestError):
+            refusing(error)
             raise error
         fields = {"account_id": account_id, "operation": operation, "reason": type(error).__name__}
         self.telemetry.event("let_through", fields)

@@ -168,6 +168,8 @@ class Reservation(Call):
             self._engine.let_through(error, self.account_id, self.operation)
             self._mode = Mode.ASIDE
             self.open = True
+        else:
+            scope.refusing(None)
 
     def _steps_aside(self) -> bool:
         if self.open or self._charge is not None:

@@ -2,10 +2,13 @@
 One request and its response, as they pass between the app and its client.
 
 The rules: a chunk of a response costs a few attribute checks, nothing of it is buffered, and whoever awaits `send`
-waits as long as the server makes it wait. With one exception: a response of status 500 or more is held back while it
-may still become a 402. An app that is wrapped from the outside answers an exception itself with a whole 500
-(`ServerErrorMiddleware`) and raises it only then. So such a response goes out when it turns out to stream, when the app
-waits for its client, or when the app returns. Of a request, only what a size's callable asked for is read ahead.
+waits as long as the server makes it wait. Of a request, only what a size's callable asked for is read ahead.
+
+With one exception: a response of status 500 or more is held back while it may still become a 402. An app that is
+wrapped from the outside answers an exception itself with a whole 500 (`ServerErrorMiddleware`) and raises it only then.
+So such a response goes out when it turns out to stream, when the app waits for its client, or when the app returns.
+Other frameworks (Django, Litestar) make a 500 of an exception and never raise it: where a metered call inside was
+refused and none was let through after it, the 402 goes out instead.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from countwerk_meter._metering import scope as surroundings
 from countwerk_meter.asgi.request import ClientLeftError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from countwerk_meter.asgi.problems import Problem
     from countwerk_meter.asgi.protocol import Message, Receive, Send
@@ -36,6 +39,8 @@ class Exchange:
         yielded: Bytes of its body were handed to the server.
         complete: So was its end: the client got everything, for all that the app can know.
         deadline: While the gate is passed, when it must be: by the monotonic clock, in seconds.
+        instead: Says how to answer in the app's place, where it answers 500 and a call inside was refused.
+        answered: So it was.
         receipt: What the client is told of its charge, if anything.
         left: The client was seen to leave; before the end of the response, unless it is complete.
 
@@ -51,9 +56,11 @@ class Exchange:
         "_tail",
         "_waiting",
         "account_id",
+        "answered",
         "complete",
         "deadline",
         "event_stream",
+        "instead",
         "left",
         "receipt",
         "started",
@@ -81,6 +88,8 @@ class Exchange:
         self.event_stream = False
         self.deadline: float | None = None
         self.receipt: Receipt | None = None
+        self.answered = False
+        self.instead: Callable[[], Awaitable[Problem | None]] | None = None
 
     async def receive(self) -> Message:
         """Pass a message on to the app, and notice when the client leaves."""
@@ -133,6 +142,8 @@ class Exchange:
     async def send(self, message: Message) -> None:
         """Pass a message on to the server."""
         if not self.yielded or not message.get("more_body"):
+            if self.instead is not None and await self._is_answered(message, self.instead):
+                return
             if self._holds_back(message):
                 self._held.append(message)
                 return
@@ -145,6 +156,17 @@ class Exchange:
         except OSError:
             self.left = True
             raise
+
+    async def _is_answered(self, message: Message, instead: Callable[[], Awaitable[Problem | None]]) -> bool:
+        """Answer in the place of an app that made a 500 of a refused call; whatever it sends after is dropped."""
+        if message["type"] != "http.response.start" or message["status"] != 500 or self.started:
+            return False
+        problem = await instead()
+        if problem is None:
+            return False
+        await self.answer(problem)
+        self.instead, self.answered, self._send = None, True, _drop
+        return True
 
     async def release(self) -> None:
         """Let go what is held back. That its client is gone already is no error of the app's."""
@@ -230,6 +252,10 @@ class Exchange:
             self._tail = message.get("body") or self._tail
             self.yielded = bool(self._tail) or kind != "http.response.body"
             self.complete = not message.get("more_body")
+
+
+async def _drop(message: Message) -> None:
+    """Send nothing."""
 
 
 def _is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:

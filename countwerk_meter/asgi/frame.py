@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from countwerk_meter.asgi.exchange import Exchange
     from countwerk_meter.asgi.protocol import ASGIApp, Asked, Scope
     from countwerk_meter.asgi.tariff import Tariff
+    from countwerk_meter.errors import CountwerkError
     from countwerk_meter.meter import Meter, Reservation
 
 _log = logging.getLogger("countwerk_meter.asgi")
@@ -54,13 +55,14 @@ class Settings:
 class Frame:
     """One request."""
 
-    __slots__ = ("_settings", "exchange", "reservation", "scope")
+    __slots__ = ("_settings", "exchange", "refusals", "reservation", "scope")
 
     def __init__(self, settings: Settings, scope: Scope, exchange: Exchange) -> None:
         self._settings = settings
         self.scope = scope
         self.exchange = exchange
         self.reservation: Reservation | None = None
+        self.refusals: list[CountwerkError] = []
 
     @property
     def meter(self) -> Meter:
@@ -135,10 +137,12 @@ class Frame:
     @contextlib.contextmanager
     def _around(self) -> Generator[None]:
         before, token = surroundings.surroundings(), _frame.set(self)
+        watching = surroundings._refusal.set(self.refusals)
         if self.reservation is not None:
             self.enter()
         try:
             yield
         finally:
             surroundings.put_back(before)
+            surroundings._refusal.reset(watching)
             _frame.reset(token)

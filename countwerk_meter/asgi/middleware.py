@@ -121,8 +121,16 @@ class CreditsMiddleware:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(receive, send)
+        frame = Frame(self._settings, scope, exchange)
+
+        async def instead() -> Problem | None:
+            error = frame.refusals[-1] if frame.refusals else None
+            problem = problem_of(error, exchange.account_id)
+            return None if problem is None else await self._for_client(problem, scope, exchange)
+
+        exchange.instead = instead
         try:
-            await self._request(scope, exchange)
+            await self._request(frame)
         except ClientLeftError:
             # While its body was read to price it: nobody waits for an answer.
             return
@@ -131,15 +139,15 @@ class CreditsMiddleware:
             if problem is None:
                 await exchange.release()
                 raise
-            if not exchange.started and problem.status == 402 and wants_page(scope):
-                problem = await self._for_people(problem, exchange)
-            if not await exchange.answer(problem):
+            if not exchange.answered and not await exchange.answer(await self._for_client(problem, scope, exchange)):
                 raise
         else:
             await exchange.release()
 
-    async def _for_people(self, problem: Problem, exchange: Exchange) -> Problem:
-        """Make it a page. What the account has left is asked for briefly, and left out where nobody answers."""
+    async def _for_client(self, problem: Problem, scope: Scope, exchange: Exchange) -> Problem:
+        """Make a page of a 402 for whoever asks for one. What is left is asked for briefly, and may be left out."""
+        if exchange.started or problem.status != 402 or not wants_page(scope):
+            return problem
         seconds, account_id, left = _ASK_SECONDS, problem.payload["data"]["account_id"], None
         if exchange.deadline is not None:
             seconds = min(seconds, exchange.deadline - time.monotonic())
@@ -148,8 +156,8 @@ class CreditsMiddleware:
                 left = (await self._settings.meter.abalance(account_id, timeout=seconds)).available_balance
         return dataclasses.replace(problem, page=page(problem.payload, left))
 
-    async def _request(self, scope: Scope, exchange: Exchange) -> None:
-        frame = Frame(self._settings, scope, exchange)
+    async def _request(self, frame: Frame) -> None:
+        scope, exchange = frame.scope, frame.exchange
         route = find(self._routes, scope, scope["method"].upper())
         if route is None:
             await frame.run(self.app)
