@@ -141,16 +141,26 @@ class Exchange:
 
     async def send(self, message: Message) -> None:
         """Pass a message on to the server."""
-        if not self.yielded or not message.get("more_body"):
-            if self.instead is not None and await self._is_answered(message, self.instead):
-                return
-            if self._holds_back(message):
-                self._held.append(message)
-                return
-            await self.release()
-            message = self._noted(message)
-        elif self.event_stream:
-            self._tail = message.get("body") or self._tail
+        if self.yielded and message.get("more_body"):
+            if self.event_stream:
+                self._tail = message.get("body") or self._tail
+            try:
+                # No request begins in the middle of another's response, so nothing need be put back around it.
+                await self._send(message)
+            except OSError:
+                self.left = True
+                raise
+        else:
+            await self._send_first_or_last(message)
+
+    async def _send_first_or_last(self, message: Message) -> None:
+        if self.instead is not None and await self._is_answered(message, self.instead):
+            return
+        if self._holds_back(message):
+            self._held.append(message)
+            return
+        await self.release()
+        message = self._noted(message)
         try:
             await self._hand_over(message)
         except OSError:
