@@ -290,7 +290,8 @@ class Meter(Lifecycle, Estimates, Lookups):
             price: As in `reserve`.
             estimate: As in `reserve`.
             usage: From the result, or from a generator's list of chunks, to a `Usage`. A stream that is broken off
-                is charged what its chunks so far report, else what was held.
+                is charged what its chunks so far report, else what was held. Not asked where a framework's handler
+                metered the calls inside: it is their usage, and charged already.
             model: The attribute `model` that the usage is priced with.
             usage_event_id: As in `reserve`.
 

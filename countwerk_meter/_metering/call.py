@@ -62,6 +62,7 @@ class Call:
         self._lock = threading.Lock()
         self.open = False
         self.draws = 0
+        self.steps = 0
         self._nested_charged = 0
         self._own_charged: int | None = None
         self.max_tokens: int | None = None

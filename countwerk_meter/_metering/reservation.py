@@ -157,6 +157,8 @@ class Reservation(Call):
         parent = self.usable_parent()
         while parent is not None:
             parent.draws += 1
+            # Only a framework names its step: it saw that call itself.
+            parent.steps += self._spec.step is not None
             parent = parent.usable_parent() if parent._mode is Mode.DRAW else None
 
     @contextlib.contextmanager

@@ -8,6 +8,7 @@ from fastapi.responses import StreamingResponse
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 
+from countwerk_meter import Usage
 from countwerk_meter.asgi import Route
 
 CALL = 6  # credits: the fake model's output tokens, each a credit, and its input's part of one, rounded up
@@ -29,11 +30,11 @@ def make(meter):
         config = {"callbacks": [handler]}
         model = GenericFakeChatModel(messages=iter(map(answer, range(100))))
 
-        @meter.metered("app.call", account_id="acct", amount=20)
+        @meter.metered("app.call", account_id="acct", amount=20, usage=Usage.of)
         def call():
             return model.invoke("hello", config)
 
-        @meter.metered("app.call", account_id="acct", amount=20)
+        @meter.metered("app.call", account_id="acct", amount=20, usage=Usage.of)
         async def acall():
             return await model.ainvoke("hello", config)
 
