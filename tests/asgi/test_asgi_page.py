@@ -238,3 +238,31 @@ async def test_a_broken_text_is_no_failure(wrap, request_to):
 
     request = await request_to(wrap(app, Route("POST", "/chat", "app.chat", price=5))).run()
     assert request.json["operation"] == "app.?"
+
+
+def _luminance(colour):
+    channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("ink", "ground"),
+    [
+        ("ink", "sheet"),
+        ("quiet", "sheet"),
+        ("accent", "sheet"),
+        ("accent", "accent-soft"),
+        ("accent-ink", "accent"),
+        ("quiet", "off"),
+    ],
+)
+def test_it_can_be_read(scheme, ink, ground):
+    """Every text has the contrast that WCAG AA asks of small text, in both schemes."""
+    style = re.search("<style>(.*?)</style>", page(payload(), None).decode(), re.DOTALL)[1]
+    dark = style.index("prefers-color-scheme: dark")
+    part = style[dark:] if scheme == "dark" else style[:dark]
+    colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", part))
+    light, less = sorted((_luminance(colours[ink]), _luminance(colours[ground])), reverse=True)
+    assert (light + 0.05) / (less + 0.05) >= 4.5
