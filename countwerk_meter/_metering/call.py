@@ -63,7 +63,7 @@ class Call:
         self.open = False
         self.draws = 0
         self.steps = 0
-        self._nested_charged = 0
+        self._nested_charged: list[int] = []
         self._own_charged: int | None = None
         self.max_tokens: int | None = None
         self.fundings: list[str] = []
@@ -121,7 +121,7 @@ class Call:
     @property
     def charged(self) -> int | None:
         """Credits committed for this block and, of its account, the calls inside it; None until its end is."""
-        return None if self._own_charged is None else self._own_charged + self._nested_charged
+        return None if self._own_charged is None else self._own_charged + sum(self._nested_charged)
 
     @property
     def settlement(self) -> Settlement:

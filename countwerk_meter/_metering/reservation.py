@@ -252,8 +252,8 @@ class Reservation(Call):
         self._own_charged = 0 if done.charge is None or done.superseded else done.charge.amount or 0
         around = self._parent
         while around is not None and around._engine is self._engine and around.account_id == self.account_id:
-            with around._lock:
-                around._nested_charged += self._own_charged
+            # No lock: whoever is interrupted while holding one would stop the journal's thread.
+            around._nested_charged.append(self._own_charged)
             around = around._parent
 
     def _seal(self, keys: list[str], charge: ChargeRow) -> None:
