@@ -143,6 +143,10 @@ class CreditsMiddleware:
                 raise
         else:
             await exchange.release()
+        finally:
+            # Each knows the other: let go, they need no garbage collector; and nor does what a refusal carries.
+            exchange.instead = None
+            frame.refusals.clear()
 
     async def _for_client(self, problem: Problem, scope: Scope, exchange: Exchange) -> Problem:
         """Make a page of a 402 for whoever asks for one. What is left is asked for briefly, and may be left out."""

@@ -1,11 +1,14 @@
 """What a request costs, by how it ended: every line of the table in `countwerk_meter.asgi.outcome`, for all sizes."""
 
 import asyncio
+import gc
 
 import pytest
 
 from countwerk_meter import Usage, current_reservation
 from countwerk_meter.asgi import Route
+from countwerk_meter.asgi.exchange import Exchange
+from countwerk_meter.asgi.frame import Frame
 
 HOLD = 5
 RECORDED = 3
@@ -244,3 +247,21 @@ async def test_backpressure_is_kept(wrap, request_to, scope_of, path):
         taken.release()
     await running
     assert request.body == b"xxxxx"
+
+
+@pytest.mark.parametrize("path", ["/chat", "/elsewhere"])
+async def test_a_request_leaves_no_garbage(wrap, request_to, scope_of, path):
+    """What a request needed is let go when it ends, without the garbage collector."""
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    request = request_to(wrap(app, Route("POST", "/chat", "app.chat", amount=HOLD)), scope_of(path=path))
+    gc.collect()
+    gc.disable()
+    try:
+        await request.run()
+        assert not [one for one in gc.get_objects() if type(one) in {Exchange, Frame}]
+    finally:
+        gc.enable()
