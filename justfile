@@ -72,6 +72,10 @@ bench-langchain:
 outcomes-langchain:
     uv run python tests/benchmarks/langchain_outcomes.py
 
+# What the ASGI middleware adds to a bare app: requests, chunks, the first byte, memory.
+bench-asgi:
+    uv run python tests/benchmarks/asgi.py
+
 # Write the state diagrams and the outcome table into the rules, from the tables that the code reads.
 rules:
     uv run python -m countwerk_meter._flow.diagram countwerk_meter/_flow/RULES.md

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from countwerk_meter._drivers.endpoint import Endpoint, conceal
 from countwerk_meter._drivers.shadow import shadow_of
-from countwerk_meter._flow.call import call
 from countwerk_meter._flow.charge import charge_at_once
 from countwerk_meter._flow.overview import Charges
 from countwerk_meter._flow.terms import Terms
@@ -22,13 +21,12 @@ from countwerk_meter._metering.direct import direct_charge, not_charged
 from countwerk_meter._metering.engine import Engine
 from countwerk_meter._metering.estimates import Estimates, Expected, clamp_of
 from countwerk_meter._metering.lifecycle import Lifecycle
-from countwerk_meter._metering.options import check_options, from_environment
+from countwerk_meter._metering.lookups import Lookups
+from countwerk_meter._metering.options import check_options, check_unavailable, from_environment
 from countwerk_meter._metering.reservation import Reservation
 from countwerk_meter._metering.scope import account, current_reservation
 from countwerk_meter._metering.spec import DEFAULT_VALIDITY_MINUTES, Spec
-from countwerk_meter._wire import requests
 from countwerk_meter._wire.requests import checked_account, checked_operation, checked_text, checked_validity
-from countwerk_meter.client import PurchaseLinks
 from countwerk_meter.errors import ConfigurationError, CountwerkError
 from countwerk_meter.journal import open_journal
 from countwerk_meter.telemetry import Telemetry
@@ -54,7 +52,7 @@ __all__ = ["Charge", "Meter", "Reservation", "account", "current_reservation"]
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
-class Meter(Lifecycle, Estimates):
+class Meter(Lifecycle, Estimates, Lookups):
     """
     Meters an AI product's calls on a CountWerk ledger.
 
@@ -208,6 +206,7 @@ class Meter(Lifecycle, Estimates):
         attributes: Mapping[str, str] | None = None,
         step: Step | None = None,
         on_replay: Literal["refuse", "run"] | None = None,
+        on_unavailable: Literal["deny", "defer"] | None = None,
     ) -> Reservation:
         """
         Hold credits for one call: `with meter.reserve(...) as reservation:`, or `async with`.
@@ -233,6 +232,7 @@ class Meter(Lifecycle, Estimates):
             attributes: Further attributes for pricing the estimate.
             step: What a framework calls this step; for integrations.
             on_replay: Overrides the meter's own.
+            on_unavailable: Overrides the meter's own; `defer` needs the meter's `debt_limit` above 0.
 
         Returns:
             A context manager: nothing is held before it is entered, and nothing is charged but through it. Entering
@@ -242,10 +242,13 @@ class Meter(Lifecycle, Estimates):
 
         Raises:
             InvalidRequestError: An account, operation, amount or validity that the contract refuses; nothing was sent.
-            ConfigurationError: None or two sizes, an estimate without a price profile, `clamp` without an estimate.
+            ConfigurationError: None or two sizes, an estimate without a price profile, `clamp` without an estimate,
+                `defer` without a `debt_limit`.
             PricingError: The profile cannot price the estimate.
 
         """
+        if on_unavailable is not None:
+            check_unavailable(on_unavailable, self._engine.terms.debt_limit)
         named = {**({"model": model} if model else {}), **(attributes or {})}
         expected = self._expected(estimate, operation, account_id, model, max_output_tokens)
         spec = Spec(
@@ -259,6 +262,7 @@ class Meter(Lifecycle, Estimates):
             validity=DEFAULT_VALIDITY_MINUTES if validity is None else checked_validity(validity),
             top_up=top_up,
             on_replay=on_replay,
+            on_unavailable=on_unavailable,
             clamp=clamp_of(expected, self._engine.prices, named) if clamp else None,
         )
         return Reservation(self._engine, spec, current_reservation())
@@ -286,7 +290,8 @@ class Meter(Lifecycle, Estimates):
             price: As in `reserve`.
             estimate: As in `reserve`.
             usage: From the result, or from a generator's list of chunks, to a `Usage`. A stream that is broken off
-                is charged what its chunks so far report, else what was held.
+                is charged what its chunks so far report, else what was held. Not asked where a framework's handler
+                metered the calls inside: it is their usage, and charged already.
             model: The attribute `model` that the usage is priced with.
             usage_event_id: As in `reserve`.
 
@@ -372,20 +377,6 @@ class Meter(Lifecycle, Estimates):
     def _nudge(self) -> None:
         if self._engine.background:
             self._engine.settlement.notify()
-
-    def purchase_links(self, account_id: str) -> PurchaseLinks:
-        """Return the account's ways to buy, fetched now. Use the URLs at once; never store one."""
-        request = requests.purchase_links(self.ai_product_id, account_id)
-        return self._engine.asking.run(call(request, PurchaseLinks, timeout=self._timeout, retries=1))
-
-    async def apurchase_links(self, account_id: str) -> PurchaseLinks:
-        """Do what `purchase_links` does, on the running event loop."""
-        request = requests.purchase_links(self.ai_product_id, account_id)
-        return await self._engine.asking.arun(call(request, PurchaseLinks, timeout=self._timeout, retries=1))
-
-    @property
-    def _timeout(self) -> float:
-        return self._engine.terms.reserve_timeout
 
     def charges(self, state: str | Iterable[str] | None = None, *, limit: int = 1000) -> list[Charge]:
         """

@@ -62,6 +62,9 @@ class Call:
         self._lock = threading.Lock()
         self.open = False
         self.draws = 0
+        self.steps = 0
+        self._nested_charged: list[int] = []
+        self._own_charged: int | None = None
         self.max_tokens: int | None = None
         self.fundings: list[str] = []
 
@@ -114,6 +117,11 @@ class Call:
         return self._spec.hold.kind == "price" or (
             self._mode is Mode.COVERED and self._parent is not None and self._parent.flat
         )
+
+    @property
+    def charged(self) -> int | None:
+        """Credits committed for this block and, of its account, the calls inside it; None until its end is."""
+        return None if self._own_charged is None else self._own_charged + sum(self._nested_charged)
 
     @property
     def settlement(self) -> Settlement:

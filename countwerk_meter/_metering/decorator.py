@@ -54,8 +54,12 @@ class Recipe:
         )
 
     def record(self, reservation: Reservation, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Record what the call used. A `usage` that fails is usage that nobody reported (money rule 13)."""
-        if self.usage is None:
+        """
+        Record what the call used. A `usage` that fails is usage that nobody reported (money rule 13).
+
+        Where a framework's own meter saw the calls inside, the result's usage is theirs, and charged already.
+        """
+        if self.usage is None or reservation.steps:
             return
         try:
             usage = self.usage(result)

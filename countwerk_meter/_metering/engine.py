@@ -27,6 +27,7 @@ from countwerk_meter._flow.recover import Recovered, recover
 from countwerk_meter._metering.commits import Commits
 from countwerk_meter._metering.inline import InlineSettlement
 from countwerk_meter._metering.learner import Learner
+from countwerk_meter._metering.scope import refusing
 from countwerk_meter._metering.settlement import SettlementThread
 from countwerk_meter.errors import ConfigurationError, CountwerkError, InvalidRequestError, JournalError
 from countwerk_meter.events import EventId, Ordinals, derive
@@ -147,6 +148,7 @@ class Engine:
         A call that cannot be made at all, because an argument is wrong, is refused in any case.
         """
         if not self.shadow or isinstance(error, ConfigurationError | InvalidRequestError):
+            refusing(error)
             raise error
         fields = {"account_id": account_id, "operation": operation, "reason": type(error).__name__}
         self.telemetry.event("let_through", fields)
@@ -208,7 +210,10 @@ class Engine:
     def terms_for(self, spec: Spec, *, durable: bool) -> Terms:
         """Return the terms of one call: a durable step that is met again goes on, others are refused."""
         replay = spec.on_replay or ("run" if durable else self.terms.on_replay)
-        return self.terms if replay == self.terms.on_replay else dataclasses.replace(self.terms, on_replay=replay)
+        unavailable = spec.on_unavailable or self.terms.on_unavailable
+        if replay == self.terms.on_replay and unavailable == self.terms.on_unavailable:
+            return self.terms
+        return dataclasses.replace(self.terms, on_replay=replay, on_unavailable=unavailable)
 
     def keep(self, task: asyncio.Task[Any]) -> None:
         """Keep a task alive until it ends, whoever stops waiting for it."""

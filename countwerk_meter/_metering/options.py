@@ -34,12 +34,25 @@ def check_options(
     for name, value in chosen.items():
         if value not in _CHOICES[name]:
             raise ConfigurationError(f"{name} must be {' or '.join(_CHOICES[name])}, not {value!r}")
-    if chosen["on_unavailable"] == "defer" and debt_limit <= 0:
-        raise ConfigurationError('on_unavailable="defer" lets calls run unpaid: it needs a debt_limit above 0')
+    check_unavailable(chosen["on_unavailable"], debt_limit)
     if not 0 < reserve_timeout <= 3600:
         raise ConfigurationError("reserve_timeout must be above 0 seconds, and an hour at most")
     if settlement_concurrency < 1 or debt_limit < 0:
         raise ConfigurationError("settlement_concurrency must be above 0, and debt_limit not below 0")
+
+
+def check_unavailable(on_unavailable: str, debt_limit: int) -> None:
+    """
+    Check what a Meter, or one call, does when the ledger cannot be reached.
+
+    Raises:
+        ConfigurationError: It is no choice, or calls would run unpaid without a limit.
+
+    """
+    if on_unavailable not in _CHOICES["on_unavailable"]:
+        raise ConfigurationError(f"on_unavailable must be deny or defer, not {on_unavailable!r}")
+    if on_unavailable == "defer" and debt_limit <= 0:
+        raise ConfigurationError('on_unavailable="defer" lets calls run unpaid: it needs a debt_limit above 0')
 
 
 def from_environment(overrides: Mapping[str, Any]) -> dict[str, Any]:

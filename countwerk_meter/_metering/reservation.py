@@ -171,6 +171,8 @@ class Reservation(Call):
         parent = self.usable_parent()
         while parent is not None:
             parent.draws += 1
+            # Only a framework names its step: it saw that call itself.
+            parent.steps += self._spec.step is not None
             parent = parent.usable_parent() if parent._mode is Mode.DRAW else None
 
     @contextlib.contextmanager
@@ -182,6 +184,8 @@ class Reservation(Call):
             self._engine.let_through(error, self.account_id, self.operation)
             self._mode = Mode.ASIDE
             self.open = True
+        else:
+            scope.refusing(None)
 
     def _steps_aside(self) -> bool:
         if self.open or self._charge is not None:
@@ -250,6 +254,7 @@ class Reservation(Call):
             return None
         if ending.unpriced:
             self._engine.tell("unpriced", charge, amount=self.amount)
+        future.add_done_callback(self._told)
         self._seal([key for key in self.fundings if key != charge.reservation_key], charge)
         self._engine.opened(self.operation, -1)
         return future
@@ -269,6 +274,18 @@ class Reservation(Call):
                 # Carried out a second time, the very same operation changes nothing.
                 self._engine.commits.put(operation, charge)
             raise
+
+    def _told(self, future: Future[Committed]) -> None:
+        """Note what was committed, here and in the account's blocks around. Called in the journal's thread."""
+        if future.cancelled() or future.exception() is not None:
+            return
+        done = future.result()
+        self._own_charged = 0 if done.charge is None or done.superseded else done.charge.amount or 0
+        around = self._parent
+        while around is not None and around._engine is self._engine and around.account_id == self.account_id:
+            # No lock: whoever is interrupted while holding one would stop the journal's thread.
+            around._nested_charged.append(self._own_charged)
+            around = around._parent
 
     def _seal(self, keys: list[str], charge: ChargeRow) -> None:
         """End the holds that nested calls took for this block; its own is ended with its charge."""

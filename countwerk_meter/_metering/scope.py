@@ -14,10 +14,22 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from countwerk_meter._metering.reservation import Reservation
+    from countwerk_meter.errors import CountwerkError
 
 _reservation: ContextVar[Reservation | None] = ContextVar("countwerk_reservation", default=None)
 _account: ContextVar[str | None] = ContextVar("countwerk_account", default=None)
 _model_call: ContextVar[bool] = ContextVar("countwerk_model_call", default=False)
+
+
+# Watched by whoever answers for the calls inside: a framework may turn what refused one into an answer of its own.
+_refusal: ContextVar[list[CountwerkError] | None] = ContextVar("countwerk_refusal", default=None)
+
+
+def refusing(error: CountwerkError | None) -> None:
+    """Tell who watches that a call was refused, or (None) that one was let through since."""
+    box = _refusal.get()
+    if box is not None:
+        box[:] = [] if error is None else [error]
 
 
 def current_reservation() -> Reservation | None:

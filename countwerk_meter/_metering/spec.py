@@ -34,6 +34,7 @@ class Spec:
     validity: int = DEFAULT_VALIDITY_MINUTES
     top_up: bool = False
     on_replay: str | None = None
+    on_unavailable: str | None = None
     clamp: Clamp | None = None
 
     def charge(self, terms: Terms, event: EventId, now: float) -> ChargeRow:

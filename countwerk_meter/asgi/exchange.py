@@ -1,11 +1,14 @@
 """
 One request and its response, as they pass between the app and its client.
 
-The rules: a chunk costs a few attribute checks, nothing is buffered, and whoever awaits `send` waits as long as the
-server makes it wait. With one exception: a response of status 500 or more is held back while it may still become
-a 402. An app that is wrapped from the outside answers an exception itself with a whole 500 (`ServerErrorMiddleware`)
-and raises it only then. So such a response goes out when it turns out to stream, when the app waits for its client, or
-when the app returns.
+The rules: a chunk of a response costs a few attribute checks, nothing of it is buffered, and whoever awaits `send`
+waits as long as the server makes it wait. Of a request, only what a size's callable asked for is read ahead.
+
+With one exception: a response of status 500 or more is held back while it may still become a 402. An app that is
+wrapped from the outside answers an exception itself with a whole 500 (`ServerErrorMiddleware`) and raises it only then.
+So such a response goes out when it turns out to stream, when the app waits for its client, or when the app returns.
+Other frameworks (Django, Litestar) make a 500 of an exception and never raise it: where a metered call inside was
+refused and none was let through after it, the 402 goes out instead.
 """
 
 from __future__ import annotations
@@ -14,12 +17,14 @@ import contextlib
 from typing import TYPE_CHECKING, Final
 
 from countwerk_meter._metering import scope as surroundings
+from countwerk_meter.asgi.request import ClientLeftError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from countwerk_meter.asgi.problems import Problem
     from countwerk_meter.asgi.protocol import Message, Receive, Send
+    from countwerk_meter.asgi.receipt import Receipt
 
 _BLANK_LINES: Final = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
@@ -33,21 +38,31 @@ class Exchange:
         started: The response has begun: it can't be another one any more.
         yielded: Bytes of its body were handed to the server.
         complete: So was its end: the client got everything, for all that the app can know.
+        deadline: While the gate is passed, when it must be: by the monotonic clock, in seconds.
+        instead: Says how to answer in the app's place, where it answers 500 and a call inside was refused.
+        answered: So it was.
+        receipt: What the client is told of its charge, if anything.
         left: The client was seen to leave; before the end of the response, unless it is complete.
 
     """
 
     __slots__ = (
+        "_ahead",
         "_around",
         "_held",
+        "_open_end",
         "_receive",
         "_send",
         "_tail",
         "_waiting",
         "account_id",
+        "answered",
         "complete",
+        "deadline",
         "event_stream",
+        "instead",
         "left",
+        "receipt",
         "started",
         "status",
         "yielded",
@@ -59,8 +74,10 @@ class Exchange:
         # A server starts the next request of a connection in the context that its `send` or `receive` was called in:
         # so it is called in the one that it called us in.
         self._around = surroundings.surroundings()
+        self._ahead: list[Message] = []
         self._held: list[Message] = []
         self._tail: bytes | memoryview = b""
+        self._open_end = False
         self._waiting = 0
         self.account_id: str | None = None
         self.status: int | None = None
@@ -69,10 +86,45 @@ class Exchange:
         self.complete = False
         self.left = False
         self.event_stream = False
+        self.deadline: float | None = None
+        self.receipt: Receipt | None = None
+        self.answered = False
+        self.instead: Callable[[], Awaitable[Problem | None]] | None = None
 
     async def receive(self) -> Message:
         """Pass a message on to the app, and notice when the client leaves."""
         await self.release()
+        if self._open_end:
+            # Whoever asks after the end of the response waits for its client to go, who would wait for that end.
+            await self.conclude(known=False)
+        return self._ahead.pop(0) if self._ahead else await self._next()
+
+    async def read_ahead(self, limit: int) -> bytes | None:
+        """
+        Return the request's body before the app reads it, and keep it for the app; None: it is longer than `limit`.
+
+        Raises:
+            ClientLeftError: The client left before its body had ended.
+
+        """
+        if self._ahead:
+            # Read before, and found too long.
+            return None
+        parts: list[bytes] = []
+        length = 0
+        while True:
+            message = await self._next()
+            self._ahead.append(message)
+            if message["type"] == "http.disconnect":
+                raise ClientLeftError
+            parts.append(message.get("body") or b"")
+            length += len(parts[-1])
+            if length > limit:
+                return None
+            if not message.get("more_body"):
+                return b"".join(parts)
+
+    async def _next(self) -> Message:
         self._waiting += 1
         try:
             inside = surroundings.surroundings()
@@ -89,29 +141,81 @@ class Exchange:
 
     async def send(self, message: Message) -> None:
         """Pass a message on to the server."""
-        if not self.yielded or not message.get("more_body"):
-            if self._holds_back(message):
-                self._held.append(message)
-                return
-            await self.release()
-            self._note(message)
-        elif self.event_stream:
-            self._tail = message.get("body") or self._tail
+        if self.yielded and message.get("more_body"):
+            if self.event_stream:
+                self._tail = message.get("body") or self._tail
+            try:
+                # No request begins in the middle of another's response, so nothing need be put back around it.
+                await self._send(message)
+            except OSError:
+                self.left = True
+                raise
+        else:
+            await self._send_first_or_last(message)
+
+    async def _send_first_or_last(self, message: Message) -> None:
+        if self.instead is not None and await self._is_answered(message, self.instead):
+            return
+        if self._holds_back(message):
+            self._held.append(message)
+            return
+        await self.release()
+        message = self._noted(message)
         try:
             await self._hand_over(message)
         except OSError:
             self.left = True
             raise
 
+    async def _is_answered(self, message: Message, instead: Callable[[], Awaitable[Problem | None]]) -> bool:
+        """Answer in the place of an app that made a 500 of a refused call; whatever it sends after is dropped."""
+        if message["type"] != "http.response.start" or message["status"] != 500 or self.started:
+            return False
+        problem = await instead()
+        if problem is None:
+            return False
+        await self.answer(problem)
+        self.instead, self.answered, self._send = None, True, _drop
+        return True
+
     async def release(self) -> None:
         """Let go what is held back. That its client is gone already is no error of the app's."""
         while self._held:
-            message = self._held.pop(0)
-            self._note(message)
+            message = self._noted(self._held.pop(0))
             try:
                 await self._hand_over(message)
             except OSError:
                 self.left = True
+
+    def _noted(self, message: Message) -> Message:
+        """Note a message, and return it with its part of the receipt: its head says one, its end stays open for one."""
+        self._note(message)
+        receipt = self.receipt
+        if receipt is None:
+            return message
+        if message["type"] == "http.response.start":
+            return receipt.announced(message, event_stream=self.event_stream)
+        if self.complete:
+            self._open_end = self.event_stream or receipt.trails
+            return {**message, "more_body": True} if self.event_stream else message
+        return message
+
+    async def conclude(self, *, known: bool = True) -> None:
+        """End a response whose end was kept open; `known`: and say what was charged."""
+        if not self._open_end or self.receipt is None:
+            return
+        self._open_end = False
+        with contextlib.suppress(OSError):
+            if self.event_stream:
+                event = self.receipt.event() if known else b""
+                await self._hand_over(self._last(event))
+            else:
+                await self._hand_over(self.receipt.trailer())
+
+    def _last(self, event: bytes) -> Message:
+        tail = bytes(self._tail[-4:])
+        gap = b"" if not event or not tail or tail.endswith(_BLANK_LINES) else b"\n\n"
+        return {"type": "http.response.body", "body": gap + event, "more_body": False}
 
     async def answer(self, problem: Problem) -> bool:
         """Answer in the app's place, or end its event stream; False: too late for either."""
@@ -124,10 +228,7 @@ class Exchange:
                 return True
             if self.event_stream and not self.complete:
                 self.complete = True
-                tail = bytes(self._tail[-4:])
-                gap = b"" if not tail or tail.endswith(_BLANK_LINES) else b"\n\n"
-                body = gap + problem.event()
-                await self._hand_over({"type": "http.response.body", "body": body, "more_body": False})
+                await self._hand_over(self._last(problem.event()))
                 return True
             return False
         return True
@@ -161,6 +262,10 @@ class Exchange:
             self._tail = message.get("body") or self._tail
             self.yielded = bool(self._tail) or kind != "http.response.body"
             self.complete = not message.get("more_body")
+
+
+async def _drop(message: Message) -> None:
+    """Send nothing."""
 
 
 def _is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -8,24 +8,31 @@ after the app returned; in between it only watches what passes (exchange.py), an
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Final
 
 from countwerk_meter._metering import scope as surroundings
 from countwerk_meter.asgi import websocket
 from countwerk_meter.asgi.exchange import Exchange
-from countwerk_meter.asgi.outcome import outcome
-from countwerk_meter.asgi.problems import problem_of, unavailable
+from countwerk_meter.asgi.frame import Frame, Settings
+from countwerk_meter.asgi.page import page, wants_page
+from countwerk_meter.asgi.problems import problem_of
 from countwerk_meter.asgi.protocol import given
+from countwerk_meter.asgi.request import ClientLeftError, Request
 from countwerk_meter.asgi.routes import Route, find
-from countwerk_meter.asgi.trust import step_of
-from countwerk_meter.errors import CountwerkError, LedgerUnavailableError
+from countwerk_meter.errors import CountwerkError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
+    from countwerk_meter.asgi.problems import Problem
     from countwerk_meter.asgi.protocol import ASGIApp, Asked, Message, Receive, Scope, Send
-    from countwerk_meter.meter import Meter, Reservation
+    from countwerk_meter.meter import Meter
+
+# What a page may ask the ledger beyond the 402 itself.
+_ASK_SECONDS: Final = 1.0
 
 _log = logging.getLogger("countwerk_meter.asgi")
 
@@ -42,9 +49,13 @@ class CreditsMiddleware:
 
     What clients see:
         402: `InsufficientCreditsError`, from the gate or from anywhere below, unlisted routes included, as
-            `application/problem+json` (`to_payload()`), while no response has begun. After that a `text/event-stream`
-            ends with `event: payment_required`; any other response is broken off, as for every exception.
+            `application/problem+json` (`to_payload()`), or as a small page for `Accept: text/html`, while no response
+            has begun. For the page the balance is asked for, within the gate's budget and for a second at most. After
+            that a `text/event-stream` ends with `event: payment_required`; any other response is broken off, as for
+            every exception.
         409: `ChargeAlreadySettledError`, `ChargeInProgressError`, in the same way (`event: charge_conflict`).
+        400, 413, 422: A size's callable could not read the body, or raised `RequestRefusedError`: nothing is held, and
+            the app was not called.
         503: The gate got no definite answer from the ledger in time, so the app was not called.
         500, by the server: the rest, which the operator must see: a wrong API key, a price that is none, an
             `account_id` that raises. It is raised, and nothing was reserved.
@@ -66,6 +77,11 @@ class CreditsMiddleware:
         trusted_callers: Whether `traceparent` and `Idempotency-Key` name the charge, so that a request sent again is
             answered with 409: True, or a callable of the scope, sync or async. Only for your own gateway or worker:
             whoever can choose an id can ride for free.
+        answer_headers: Tell clients of a listed route what is held and the charge's id, in the headers
+            `Credits-Reserved` and `Credits-Event-Id`; and what was charged when that is known, which is when the app
+            has returned: as the last event of an event stream (`event: credits`), else as the trailer
+            `Credits-Charged`, where client and server speak of trailers. The end of such a response waits for the
+            app's background tasks and for the commit.
         close_meter: Close the meter once the app's lifespan has shut down, within the meter's own budget. False for
             a meter that outlives the app. A server or a mount that runs no lifespan leaves it to the app.
 
@@ -82,15 +98,14 @@ class CreditsMiddleware:
         account_id: Asked[str | None],
         routes: Iterable[Route] = (),
         trusted_callers: bool | Asked[bool] = False,
+        answer_headers: bool = False,
         close_meter: bool = True,
     ) -> None:
         self.app = app
-        self._meter = meter
-        self._account_id = account_id
+        self._settings = Settings(meter, account_id, trusted_callers, answer_headers)
         self._routes = tuple(routes)
         for route in self._routes:
             route.check(meter)
-        self._trusted_callers = trusted_callers
         self._close_meter = close_meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -106,59 +121,64 @@ class CreditsMiddleware:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(receive, send)
+        frame = Frame(self._settings, scope, exchange)
+
+        async def instead() -> Problem | None:
+            error = frame.refusals[-1] if frame.refusals else None
+            problem = problem_of(error, exchange.account_id)
+            return None if problem is None else await self._for_client(problem, scope, exchange)
+
+        exchange.instead = instead
         try:
-            await self._request(scope, exchange)
+            await self._request(frame)
+        except ClientLeftError:
+            # While its body was read to price it: nobody waits for an answer.
+            return
         except Exception as error:
             problem = problem_of(error, exchange.account_id)
             if problem is None:
                 await exchange.release()
                 raise
-            if not await exchange.answer(problem):
+            if not exchange.answered and not await exchange.answer(await self._for_client(problem, scope, exchange)):
                 raise
         else:
             await exchange.release()
+        finally:
+            # Each knows the other: let go, they need no garbage collector; and nor does what a refusal carries.
+            exchange.instead = None
+            frame.refusals.clear()
 
-    async def _request(self, scope: Scope, exchange: Exchange) -> None:
+    async def _for_client(self, problem: Problem, scope: Scope, exchange: Exchange) -> Problem:
+        """Make a page of a 402 for whoever asks for one. What is left is asked for briefly, and may be left out."""
+        if exchange.started or problem.status != 402 or not wants_page(scope):
+            return problem
+        seconds, account_id, left = _ASK_SECONDS, problem.payload["data"]["account_id"], None
+        if exchange.deadline is not None:
+            seconds = min(seconds, exchange.deadline - time.monotonic())
+        if account_id is not None and seconds > 0:
+            with contextlib.suppress(CountwerkError):
+                left = (await self._settings.meter.abalance(account_id, timeout=seconds)).available_balance
+        return dataclasses.replace(problem, page=page(problem.payload, left))
+
+    async def _request(self, frame: Frame) -> None:
+        scope, exchange = frame.scope, frame.exchange
         route = find(self._routes, scope, scope["method"].upper())
         if route is None:
-            await self.app(scope, exchange.receive, exchange.send)
+            await frame.run(self.app)
             return
-        account_id = await given(self._account_id, scope)
-        exchange.account_id = account_id
+        account_id = await frame.account_id()
         if account_id is None:
             with _nobody():
-                await self.app(scope, exchange.receive, exchange.send)
+                await frame.run(self.app)
             return
-        step = step_of(scope, account_id) if await given(self._trusted_callers, scope) else None
-        reservation = await route.reservation(self._meter, account_id, scope, step)
-        try:
-            await reservation.abegin()
-        except LedgerUnavailableError as error:
-            _log.warning("%s is not let through: %s", route.operation, type(error).__name__)
-            await exchange.answer(unavailable(error))
-            return
-        await self._metered(scope, exchange, reservation)
-
-    async def _metered(self, scope: Scope, exchange: Exchange, reservation: Reservation) -> None:
-        error: BaseException | None = None
-        try:
-            with surroundings.account(reservation.account_id), reservation.entered():
-                await self.app(scope, exchange.receive, exchange.send)
-            await exchange.release()
-        except BaseException as raised:
-            error = raised
-            if isinstance(raised, Exception) and problem_of(raised, reservation.account_id) is None:
-                # The client's answer does not wait for the journal.
-                await exchange.release()
-            raise
-        finally:
-            await reservation.afinish(outcome(reservation, exchange, error))
+        await frame.begin(route, account_id, Request(scope, exchange, route.parameters, route.max_body))
+        await frame.run(self.app)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         surround: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         account_id: str | None = None
         if find(self._routes, scope, None) is not None:
-            account_id = await given(self._account_id, scope)
+            account_id = await given(self._settings.account_id, scope)
             surround = _nobody() if account_id is None else surroundings.account(account_id)
         with surround:
             await websocket.serve(self.app, scope, receive, send, account_id)
@@ -167,7 +187,7 @@ class CreditsMiddleware:
         async def closing(message: Message) -> None:
             if message["type"] in {"lifespan.shutdown.complete", "lifespan.shutdown.failed"}:
                 try:
-                    await self._meter.aclose()
+                    await self._settings.meter.aclose()
                 except CountwerkError as error:
                     # The charges stand in the journal; the shutdown goes on.
                     _log.warning("the meter was not closed: %s", type(error).__name__)

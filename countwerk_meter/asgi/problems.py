@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
+from countwerk_meter.asgi.page import HEADERS
 from countwerk_meter.errors import (
     ChargeAlreadySettledError,
     ChargeInProgressError,
@@ -21,25 +23,29 @@ from countwerk_meter.errors import (
 
 if TYPE_CHECKING:
     from countwerk_meter.asgi.protocol import Message
+    from countwerk_meter.asgi.request import RequestRefusedError
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One answer, as a response, as the last event of a stream, or as a websocket's denial."""
+    """One answer, as a response (JSON, or a page), as the last event of a stream, or as a websocket's denial."""
 
     status: int
     code: str
     payload: dict[str, Any]
     retry_after: int | None = None
+    page: bytes | None = None
 
     def messages(self, prefix: str = "http.response") -> tuple[Message, Message]:
         """Return the whole response."""
-        body = self._json()
+        body = self._json() if self.page is None else self.page
         headers = [
-            (b"content-type", b"application/problem+json"),
+            *(((b"content-type", b"application/problem+json"),) if self.page is None else HEADERS),
             (b"content-length", str(len(body)).encode()),
             (b"cache-control", b"no-store"),
         ]
+        if self.status == 402:
+            headers.append((b"vary", b"accept"))
         if self.retry_after is not None:
             headers.append((b"retry-after", str(self.retry_after).encode()))
         return (
@@ -53,7 +59,15 @@ class Problem:
         return b"event: %s\ndata: %s\n\n" % (name, self._json())
 
     def _json(self) -> bytes:
-        return json.dumps(self.payload, ensure_ascii=False, separators=(",", ":")).encode()
+        return json.dumps(self.payload, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+class NotLetThroughError(Exception):
+    """Carries the answer to a request that was not let through, from wherever its gate stood."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.code)
+        self.problem = problem
 
 
 def problem_of(error: BaseException | None, account_id: str | None = None) -> Problem | None:
@@ -66,6 +80,8 @@ def problem_of(error: BaseException | None, account_id: str | None = None) -> Pr
         # A task group wraps what its only failed task raised.
         failed = cast("BaseExceptionGroup[BaseException]", error).exceptions
         error = failed[0] if len(failed) == 1 else None
+    if isinstance(error, NotLetThroughError):
+        return error.problem
     if isinstance(error, InsufficientCreditsError):
         payload = error.to_payload()
         if account_id is not None and account_id != error.account_id:
@@ -84,6 +100,12 @@ def unavailable(error: LedgerUnavailableError) -> Problem:
     payload = _problem(503, "Credits cannot be checked", "Try again later.", "LEDGER_UNAVAILABLE")
     later = None if error.retry_after is None else max(math.ceil(error.retry_after), 1)
     return Problem(503, "LEDGER_UNAVAILABLE", payload, later)
+
+
+def refused(error: RequestRefusedError) -> Problem:
+    """Return what to answer where a request cannot be priced."""
+    payload = _problem(error.status, HTTPStatus(error.status).phrase, error.detail, error.code)
+    return Problem(error.status, error.code, payload)
 
 
 def _conflict(error: ChargeAlreadySettledError | ChargeInProgressError, code: str, title: str, detail: str) -> Problem:

@@ -8,26 +8,22 @@ reaches a listed endpoint without its reservation. (Their patterns end in `$`, s
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, Unpack
 
-from countwerk_meter._metering.amounts import hold_of
-from countwerk_meter._wire.requests import checked_amount, checked_operation, checked_validity
-from countwerk_meter.asgi.protocol import given
+from countwerk_meter.asgi.request import MAX_BODY
+from countwerk_meter.asgi.tariff import Tariff, TariffTerms
 from countwerk_meter.errors import ConfigurationError
-from countwerk_meter.usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from countwerk_meter.asgi.protocol import Asked, Scope
-    from countwerk_meter.events import Step
-    from countwerk_meter.meter import Meter, Reservation
+    from countwerk_meter.asgi.protocol import Scope
 
 _PARAMETER: Final = re.compile(r"\{([A-Za-z_]\w*)(?::(\w+))?\}")
 _SEGMENT: Final = frozenset({"", "str", "int", "float", "uuid"})
 
 
-class Route:
+class Route(Tariff):
     """
     One metered endpoint.
 
@@ -38,16 +34,11 @@ class Route:
             remainder. It is compared with the path as the client sent it and with the path inside the app (without
             `root_path`), so that it holds in front of mounted apps and inside them.
         operation: What the credits are for.
-        amount: As in `Meter.reserve`; like the two below a value, or a callable of the scope, sync or async.
-        price: As in `Meter.reserve`.
-        estimate: As in `Meter.reserve`. A callable may also answer with a number of credits to hold.
-        top_up: As in `Meter.reserve`.
-        description: As in `Meter.reserve`.
-        validity: Minutes. A response that streams for longer needs more than the default of 15.
-        model: The attribute `model` that an estimate is priced with.
+        max_body: Bytes of a body that are read before the app for a callable that asks for it; beyond them it is a 413.
+        tariff: All that stands in `Tariff`: exactly one of `amount`, `price` and `estimate`, and the terms.
 
     Raises:
-        ConfigurationError: No method, a malformed path, or not exactly one of the three sizes.
+        ConfigurationError: No method, a malformed path, or a `max_body` below 0; and what `Tariff` raises.
         InvalidRequestError: An operation, amount, price or validity that no ledger would take.
 
     """
@@ -58,64 +49,30 @@ class Route:
         path: str,
         operation: str,
         *,
-        amount: int | Asked[int] | None = None,
-        price: int | Asked[int] | None = None,
-        estimate: Usage | Asked[Usage | int] | None = None,
-        top_up: bool = False,
-        description: str | None = None,
-        validity: int | None = None,
-        model: str | None = None,
+        max_body: int = MAX_BODY,
+        **tariff: Unpack[TariffTerms],
     ) -> None:
+        super().__init__(operation, **tariff)
         self.methods = frozenset(name.upper() for name in ([methods] if isinstance(methods, str) else methods))
         if not self.methods or not all(name.isalpha() for name in self.methods):
             raise ConfigurationError(f"a route needs HTTP methods, not {methods!r}")
         self.path = path
-        self._pattern = _pattern(path)
-        self.operation = checked_operation(operation)
-        sizes = {"amount": amount, "price": price, "estimate": estimate}
-        self._sizes: dict[str, Any] = {name: size for name, size in sizes.items() if size is not None}
-        if len(self._sizes) != 1:
-            raise ConfigurationError(f"{path}: pass exactly one of amount, price and estimate")
-        for name in ("amount", "price"):
-            if name in self._sizes and not callable(self._sizes[name]):
-                checked_amount(self._sizes[name], name)
-        self._top_up = top_up
-        self._description = description
-        self._validity = None if validity is None else checked_validity(validity)
-        self._model = model
+        self._pattern, self._names = _pattern(path)
+        if max_body < 0:
+            raise ConfigurationError(f"{path}: max_body is a number of bytes, not {max_body}")
+        self.max_body = max_body
 
     def __repr__(self) -> str:
         return f"<Route {','.join(sorted(self.methods))} {self.path} {self.operation}>"
-
-    def check(self, meter: Meter) -> None:
-        """Raise now what a fixed estimate would raise with the first request."""
-        estimate = self._sizes.get("estimate")
-        if estimate is not None and not callable(estimate):
-            hold_of(None, None, estimate, meter.prices, {"model": self._model} if self._model else {})
 
     def covers(self, path: str) -> bool:
         """Whether the template fits a path."""
         return self._pattern.match(path) is not None
 
-    async def reservation(self, meter: Meter, account_id: str, scope: Scope, step: Step | None) -> Reservation:
-        """Return one request's reservation, not begun yet."""
-        ((name, size),) = self._sizes.items()
-        asked: Any = await given(size, scope)
-        if name == "estimate" and not isinstance(asked, Usage):
-            name, asked = "amount", checked_amount(asked, "estimate")
-        sizes: dict[str, Any] = {name: asked}
-        return meter.reserve(
-            account_id,
-            self.operation,
-            **sizes,
-            top_up=self._top_up,
-            description=self._description,
-            validity=self._validity,
-            model=self._model,
-            step=step,
-            # A request that is met again is refused: only a workflow's resumed step goes on for nothing.
-            on_replay="refuse",
-        )
+    def parameters(self, scope: Scope) -> dict[str, str]:
+        """Return what stands in the request's path for each `{parameter}`."""
+        found = next(filter(None, map(self._pattern.match, _paths(scope))), None)
+        return {} if found is None else dict(zip(self._names, found.groups(), strict=True))
 
 
 def find(routes: Iterable[Route], scope: Scope, method: str | None) -> Route | None:
@@ -140,17 +97,20 @@ def _paths(scope: Scope) -> tuple[str, ...]:
     return root + path, path
 
 
-def _pattern(path: str) -> re.Pattern[str]:
+def _pattern(path: str) -> tuple[re.Pattern[str], tuple[str, ...]]:
     if not path.startswith("/"):
         raise ConfigurationError(f"a route's path begins with /, unlike {path!r}")
-    pattern, end, remainders = "", 0, 0
+    pattern, end, remainders, names = "", 0, 0, list[str]()
     for parameter in _PARAMETER.finditer(path):
         kind = parameter[2] or ""
         if kind != "path" and kind not in _SEGMENT:
             raise ConfigurationError(f"{path}: a parameter is {{name}} or {{name:path}}, not {parameter[0]}")
         remainders += kind == "path"
-        pattern += re.escape(path[end : parameter.start()]) + (".*" if kind == "path" else "[^/]+")
+        pattern += re.escape(path[end : parameter.start()]) + ("(.*)" if kind == "path" else "([^/]+)")
+        names.append(parameter[1])
         end = parameter.end()
     if remainders > 1 or set(_PARAMETER.sub("", path)) & set("{}"):
         raise ConfigurationError(f"{path}: parameters are {{name}}, and at most one {{name:path}}")
-    return re.compile(pattern + re.escape(path[end:]) + "$", re.DOTALL)
+    if len(set(names)) != len(names):
+        raise ConfigurationError(f"{path}: a parameter's name stands there twice")
+    return re.compile(pattern + re.escape(path[end:]) + "$", re.DOTALL), tuple(names)

@@ -159,7 +159,7 @@ def serving(app, **options):
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(("127.0.0.1", 0))
-        listening.listen(128)
+        listening.listen(1024)
         options = {"lifespan": "off", "log_config": None, "loop": "asyncio", "timeout_graceful_shutdown": 2} | options
         server = _Server(uvicorn.Config(app, **options))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)

@@ -1,11 +1,14 @@
 """What a request costs, by how it ended: every line of the table in `countwerk_meter.asgi.outcome`, for all sizes."""
 
 import asyncio
+import gc
 
 import pytest
 
 from countwerk_meter import Usage, current_reservation
 from countwerk_meter.asgi import Route
+from countwerk_meter.asgi.exchange import Exchange
+from countwerk_meter.asgi.frame import Frame
 
 HOLD = 5
 RECORDED = 3
@@ -211,3 +214,59 @@ async def test_files_sent_by_the_server_are_bodies(wrap, request_to, spent, kind
     with pytest.raises(AppError):
         await request_to(wrap(app, Route("POST", "/chat", "app.chat", price=HOLD))).run()
     assert spent() == HOLD
+
+
+@pytest.mark.parametrize("path", ["/chat", "/elsewhere"])
+async def test_backpressure_is_kept(wrap, request_to, scope_of, path):
+    """The app has sent no more than the server took: it waits as long as its server does."""
+    made, taken = [], asyncio.Semaphore(0)
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for number in range(5):
+            made.append(number)
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    request = request_to(wrap(app, Route("POST", "/chat", "app.chat", amount=HOLD)), scope_of(path=path))
+    hand_over = request.send
+
+    async def send(message):
+        if message.get("body"):
+            await taken.acquire()
+        await hand_over(message)
+
+    request.send = send
+    running = asyncio.ensure_future(request.run())
+    for count in range(1, 6):
+        while len(made) < count:
+            await asyncio.sleep(0)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert len(made) == count
+        taken.release()
+    await running
+    assert request.body == b"xxxxx"
+
+
+@pytest.mark.parametrize("path", ["/chat", "/elsewhere"])
+async def test_a_request_leaves_no_garbage(wrap, request_to, scope_of, path):
+    """What a request needed is let go when it ends, without the garbage collector."""
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    request = request_to(wrap(app, Route("POST", "/chat", "app.chat", amount=HOLD)), scope_of(path=path))
+    gc.collect()
+    gc.disable()
+    try:
+        before = _count()
+        await request.run()
+        assert _count() == before
+    finally:
+        gc.enable()
+
+
+def _count():
+    return sum(type(one) in {Exchange, Frame} for one in gc.get_objects())

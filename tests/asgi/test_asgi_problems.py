@@ -320,3 +320,71 @@ async def test_402_of_another_account_carries_no_url(meter, control, wrap, reque
     assert request.json["purchase_error"] == "OTHER_ACCOUNT"
     assert b"platform" not in request.body
     assert b"http" not in request.body
+
+
+def five_hundred(status=500):
+    """An app that makes an answer of its own of a refused call, as Django does, and goes on after it."""
+
+    async def answer(send):
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b"sorry", "more_body": True})
+        await send({"type": "http.response.body", "body": b" so", "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("status", "then", "expected"),
+    [
+        (500, None, 402),
+        (500, "let through", 500),
+        (500, "unavailable", 500),
+        (503, None, 503),
+    ],
+)
+async def test_an_app_that_answers_a_refused_call_itself(meter, control, wrap, request_to, status, then, expected):
+    """Its 500 becomes the 402, once, unless a call went through since, or it was something else that failed."""
+
+    async def app(scope, receive, send):
+        with pytest.raises(InsufficientCreditsError):
+            async with meter.reserve("acct_1", "app.inner", amount=900):
+                raise AssertionError("not reached")
+        if then == "let through":
+            async with meter.reserve("acct_1", "app.inner", amount=1) as less:
+                less.cancel()
+        if then == "unavailable":
+            control.faults([{"path": "/api/credits/reserve", "kind": "status", "status": 503, "times": 1}])
+            with pytest.raises(LedgerUnavailableError):
+                async with meter.reserve("acct_1", "app.inner", amount=50):
+                    raise AssertionError("not reached")
+        await five_hundred(status)(send)
+
+    for path in ("/chat", "/elsewhere"):
+        request = await request_to(wrap(app, Route("POST", "/chat", "app.chat", amount=5)), scope_to(path)).run()
+        assert request.status == expected
+        assert len([message for message in request.sent if message["type"] == "http.response.start"]) == 1
+        if expected == 402:
+            assert request.json["operation"] == "app.inner"
+        else:
+            assert request.body == b"sorry so"
+
+
+async def test_another_failure_after_a_refused_call_is_raised(meter, wrap, request_to):
+    """The client has its 402, and the operator the error."""
+
+    async def app(scope, receive, send):
+        with pytest.raises(InsufficientCreditsError):
+            async with meter.reserve("acct_1", "app.inner", amount=900):
+                raise AssertionError("not reached")
+        await five_hundred()(send)
+        raise ValueError("something else")
+
+    request = request_to(wrap(app, Route("POST", "/chat", "app.chat", amount=5)))
+    with pytest.raises(ValueError, match="something else"):
+        await request.run()
+    assert request.status == 402
+
+
+def scope_to(path):
+    return {"type": "http", "method": "POST", "path": path, "headers": [(b"x-account", b"acct_1")]}

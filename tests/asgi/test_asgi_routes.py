@@ -208,7 +208,7 @@ async def test_estimates_are_priced(wrap, request_to, tokens, spent, model):
     assert spent() == 13
 
 
-@pytest.mark.parametrize("size", [{"price": lambda scope: 0}, {"estimate": lambda scope: "much"}])
+@pytest.mark.parametrize("size", [{"price": lambda scope: 0}, {"estimate": lambda scope: 1.5}])
 async def test_sizes_that_are_none(wrap, request_to, control, size):
     """A size that is no size is the app's fault: it is raised, and nothing reaches the ledger."""
     control.clear_requests()

@@ -29,7 +29,7 @@ def framed(request, meter, wrap):
     def put(app, *routes):
         if request.param == "outside":
             return wrap(app, *routes)
-        account_id = wrap(app)._account_id
+        account_id = wrap(app)._settings.account_id
         app.add_middleware(CreditsMiddleware, meter=meter, account_id=account_id, routes=routes, close_meter=False)
         return app
 

@@ -1,6 +1,11 @@
 """Websockets: they pass with their account, and a refused charge denies or closes them."""
 
+import json
+
 import pytest
+import websockets.exceptions
+import websockets.sync.client
+from fastapi import FastAPI, WebSocket
 
 from countwerk_meter import account
 from countwerk_meter._metering.scope import current_account
@@ -103,3 +108,54 @@ async def test_the_account(connect, control, path, headers, expected):
         await connect(app, path=path, headers=headers)
     assert seen == [expected]
     assert not control.requests()["counts"]
+
+
+@pytest.fixture
+def dial(meter, wrap, serve):
+    """Serve a FastAPI app whose websockets spend credits, and connect to one of them."""
+    api = FastAPI()
+
+    @meter.metered("app.word", amount=40)
+    async def word():
+        return "word"
+
+    @api.websocket("/ws/{kind}")
+    async def talk(socket: WebSocket, kind: str):
+        if kind == "denied":
+            async with meter.reserve("acct_1", "app.film", amount=500):
+                raise AssertionError("not reached")
+        await socket.accept()
+        async for _ in socket.iter_text():
+            await socket.send_text(await word())
+
+    client = serve(wrap(api, ROUTE))
+
+    def connect(kind):
+        url = f"ws://{client.base_url.host}:{client.base_url.port}/ws/{kind}"
+        return websockets.sync.client.connect(url, additional_headers={"x-account": "acct_1"}, proxy=None)
+
+    connect.stop = serve.stop
+    return connect
+
+
+def test_denied_over_a_real_socket(dial):
+    """The handshake is answered with the 402 and its payload."""
+    with pytest.raises(websockets.exceptions.InvalidStatus) as denied, dial("denied"):
+        raise AssertionError("not reached")
+    answer = denied.value.response
+    assert (answer.status_code, answer.headers["content-type"]) == (402, "application/problem+json")
+    assert json.loads(answer.body)["operation"] == "app.film"
+
+
+def test_closed_over_a_real_socket(dial, spent):
+    """What the account can pay for is said, and then the connection is closed with a code."""
+    words = []
+    with dial("talk") as socket:
+        with pytest.raises(websockets.exceptions.ConnectionClosedError) as closed:
+            while True:
+                socket.send("more")
+                words.append(socket.recv(timeout=20))
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "INSUFFICIENT_CREDITS")
+    dial.stop()
+    assert words == ["word", "word"]
+    assert spent() == 80

@@ -17,7 +17,7 @@ from countwerk_meter import (
     account,
     current_reservation,
 )
-from countwerk_meter.asgi import CreditsMiddleware, Route
+from countwerk_meter.asgi import CreditsMiddleware, Request, RequestRefusedError, Route
 
 meter = Meter(
     "product", api_key="cs_key", base_url="https://ledger.example", prices=Path("prices.json"), rounding="carry"
@@ -87,12 +87,24 @@ def denied(error: InsufficientCreditsError) -> dict[str, object]:
 async def app(scope: object, receive: object, send: object) -> None: ...
 
 
+async def by_words(request: Request) -> int:
+    """A price from the request."""
+    if request.header("content-type") != "application/json":
+        raise RequestRefusedError("send JSON", status=415)
+    return len((await request.json())["words"]) + int(request.path_params["id"])
+
+
 wrapped = CreditsMiddleware(
     app,
     meter=meter,
     account_id=lambda scope: "acct",
-    routes=[Route("POST", "/chat/{id}", "app.chat.reply", price=5)],
+    answer_headers=True,
+    routes=[
+        Route("POST", "/chat/{id}", "app.chat.reply", price=5),
+        Route("POST", "/words/{id}", "app.words", price=by_words, max_body=10_000, on_unavailable="defer"),
+    ],
 )
+left_over: int = meter.balance("acct").available_balance
 
 
 def left(meter: Meter) -> None:

@@ -1,0 +1,148 @@
+"""
+One request and the one reservation that it may have: begun at its gate, or from inside of the app; ended when it ends.
+
+The rule: the first that begins it owns the request. Whoever comes later, a framework's dependency below a listed route
+say, is given the same reservation, so that one request is charged once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from countwerk_meter._metering import scope as surroundings
+from countwerk_meter.asgi.outcome import outcome
+from countwerk_meter.asgi.problems import NotLetThroughError, problem_of, refused, unavailable
+from countwerk_meter.asgi.protocol import given
+from countwerk_meter.asgi.receipt import Receipt
+from countwerk_meter.asgi.request import RequestRefusedError
+from countwerk_meter.asgi.trust import step_of
+from countwerk_meter.errors import LedgerUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from countwerk_meter.asgi.exchange import Exchange
+    from countwerk_meter.asgi.protocol import ASGIApp, Asked, Scope
+    from countwerk_meter.asgi.tariff import Tariff
+    from countwerk_meter.errors import CountwerkError
+    from countwerk_meter.meter import Meter, Reservation
+
+_log = logging.getLogger("countwerk_meter.asgi")
+
+_frame: ContextVar[Frame | None] = ContextVar("countwerk_asgi_frame", default=None)
+
+
+def current_frame() -> Frame | None:
+    """Return the frame of the request that is being served here, or None: no `CreditsMiddleware` is around."""
+    return _frame.get()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a middleware was told, for each of its requests."""
+
+    meter: Meter
+    account_id: Asked[str | None]
+    trusted_callers: bool | Asked[bool] = False
+    answer_headers: bool = False
+
+
+class Frame:
+    """One request."""
+
+    __slots__ = ("_settings", "exchange", "refusals", "reservation", "scope")
+
+    def __init__(self, settings: Settings, scope: Scope, exchange: Exchange) -> None:
+        self._settings = settings
+        self.scope = scope
+        self.exchange = exchange
+        self.reservation: Reservation | None = None
+        self.refusals: list[CountwerkError] = []
+
+    @property
+    def meter(self) -> Meter:
+        """The middleware's own."""
+        return self._settings.meter
+
+    async def account_id(self) -> str | None:
+        """Ask the middleware's `account_id` whose request this is."""
+        return await given(self._settings.account_id, self.scope)
+
+    async def begin(self, tariff: Tariff, account_id: str, request: Any) -> Reservation:
+        """
+        Pass the gate, or return the reservation that the request has already.
+
+        Args:
+            tariff: What the request costs.
+            account_id: Whose credits.
+            request: What the tariff's callables are called with: a `Request`, or a framework's own.
+
+        Raises:
+            InsufficientCreditsError, ChargeAlreadySettledError, ChargeInProgressError: The middleware answers them.
+            NotLetThroughError: Likewise: the ledger said nothing definite in time, or the request cannot be priced.
+            ClientLeftError: Nobody is there any more.
+
+        """
+        if self.reservation is not None:
+            return self.reservation
+        self.exchange.account_id = account_id
+        trusted = self._settings.trusted_callers if tariff.trusted_callers is None else tariff.trusted_callers
+        step = step_of(self.scope, account_id) if await given(trusted, self.scope) else None
+        try:
+            reservation = await tariff.reservation(self.meter, account_id, request, step)
+            self.exchange.deadline = time.monotonic() + self.meter._engine.terms.reserve_timeout
+            await reservation.abegin()
+        except RequestRefusedError as error:
+            raise NotLetThroughError(refused(error)) from None
+        except LedgerUnavailableError as error:
+            _log.warning("%s is not let through: %s", tariff.operation, type(error).__name__)
+            raise NotLetThroughError(unavailable(error)) from None
+        self.exchange.deadline = None
+        self.reservation = reservation
+        told = self._settings.answer_headers if tariff.answer_headers is None else tariff.answer_headers
+        if told and reservation.usage_event_id and not reservation.engine.shadow:
+            self.exchange.receipt = Receipt(reservation, self.scope)
+        return reservation
+
+    def enter(self) -> None:
+        """Make the request's reservation and account the current ones, from here to the end of the request."""
+        assert self.reservation is not None
+        surroundings.put_back((self.reservation, self.reservation.account_id, surroundings.in_model_call()))
+
+    async def run(self, app: ASGIApp) -> None:
+        """Run the app, and end the reservation that the request has by then."""
+        exchange = self.exchange
+        error: BaseException | None = None
+        try:
+            with self._around():
+                await app(self.scope, exchange.receive, exchange.send)
+            await exchange.release()
+        except BaseException as raised:
+            error = raised
+            if isinstance(raised, Exception) and problem_of(raised, exchange.account_id) is None:
+                # The client's answer does not wait for the journal.
+                await exchange.release()
+            raise
+        finally:
+            if self.reservation is not None:
+                await self.reservation.afinish(outcome(self.reservation, exchange, error))
+                if error is None or isinstance(error, Exception):
+                    await exchange.conclude()
+
+    @contextlib.contextmanager
+    def _around(self) -> Generator[None]:
+        before, token = surroundings.surroundings(), _frame.set(self)
+        watching = surroundings._refusal.set(self.refusals)
+        if self.reservation is not None:
+            self.enter()
+        try:
+            yield
+        finally:
+            surroundings.put_back(before)
+            surroundings._refusal.reset(watching)
+            _frame.reset(token)
