@@ -33,6 +33,27 @@ def _no_configuration(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
+@pytest.fixture
+def tell(record_property):
+    """Say a line in the summary at the end, whichever process the test runs in."""
+    return lambda line: record_property("found", str(line))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say what the searches came to: states, mutants, examples and their seed."""
+    lines = [
+        line
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for name, line in getattr(report, "user_properties", ())
+        if name == "found" and report.when == "call"
+    ]
+    if lines:
+        terminalreporter.section("found")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
 @pytest.fixture(scope="session")
 def postgres_server():
     """The URL of a real PostgreSQL: `COUNTWERK_TEST_POSTGRES_URL`, or one that is started here, from PyPI."""

@@ -7,23 +7,26 @@ import pytest
 from countwerk_meter.cli.child import sandbox_process
 from countwerk_meter.sandbox.remote import SandboxControl
 
-from .telling import table
+from .telling import summary, table
 from .template import Template
 from .trials import Bench
 
 TEMPLATES = min(os.cpu_count() or 1, 4)
-_TOLD = pytest.StashKey[list]()
+_TOLD = "crash trials"
 
 
-def pytest_configure(config):
-    config.stash[_TOLD] = []
-
-
-def pytest_terminal_summary(terminalreporter, config):
-    """Say what the auditor found, a line a scenario."""
-    if config.stash[_TOLD]:
-        terminalreporter.section("crash trials")
-        terminalreporter.write_line(table(config.stash[_TOLD]))
+def pytest_terminal_summary(terminalreporter):
+    """Say what the auditor found, a line a scenario, whichever process its trials were made in."""
+    told = [
+        value
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == _TOLD and report.when == "call"
+    ]
+    if told:
+        terminalreporter.section(_TOLD)
+        terminalreporter.write_line(table(told))
 
 
 @pytest.fixture(scope="session")
@@ -44,10 +47,13 @@ def templates(tmp_path_factory):
 
 
 @pytest.fixture
-def crash_bench(crash_ledger, templates, tmp_path, pytestconfig):
+def crash_bench(crash_ledger, templates, tmp_path, record_property):
     """Everything that trials run on; the ledger begins anew."""
-    told = pytestconfig.stash[_TOLD]
+
+    def tell(what, trials):
+        record_property(_TOLD, summary(what, trials))
+
     with SandboxControl(crash_ledger["url"]) as control:
         control.reset()
-        yield Bench(crash_ledger["url"], crash_ledger["api_key"], control, tmp_path, templates, told=told)
+        yield Bench(crash_ledger["url"], crash_ledger["api_key"], control, tmp_path, templates, tell=tell)
         control.reset()

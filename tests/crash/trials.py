@@ -58,7 +58,7 @@ class Bench:
     templates: list
     store: object = field(default_factory=SqliteStore)
     numbers: object = field(default_factory=itertools.count)
-    told: list = field(default_factory=list)
+    tell: object = None
 
     def trial(self, scenario, at=None, then=None, **more):
         """Prepare one: an account with credits, an empty folder."""
@@ -244,7 +244,7 @@ class Bench:
 
     def _judge(self, what, trials):
         """Nothing was charged twice, nothing lost, nothing stranded, and nothing else is to be complained of."""
-        self.told.append((what, trials))
+        self.tell(what, trials)
         wrong = [f"{trial.name}: {trial.finding}" for trial in trials if trial.finding.wrong]
         assert not wrong, "\n".join(wrong)
 

@@ -49,7 +49,7 @@ def store(request, tmp_path):
     ],
     indirect=["store"],
 )
-def test_flows_keep_the_invariants_whatever_happens(store, driver, examples, make_world, capsys):
+def test_flows_keep_the_invariants_whatever_happens(store, driver, examples, make_world, tell):
     """Lost requests and answers, refusals, delays, expiries, full disks, crashes and cancellations, in any order."""
     numbers = count()
 
@@ -68,5 +68,4 @@ def test_flows_keep_the_invariants_whatever_happens(store, driver, examples, mak
         ),
     )
     assert Bound.examples >= examples
-    with capsys.disabled():
-        print(f"\n  {store.name}, {driver}: {Bound.examples} examples, seed {SEED}")
+    tell(f"state machine: {store.name}, {driver}: {Bound.examples} examples, seed {SEED}")
