@@ -167,7 +167,12 @@ class Meter(Lifecycle, Estimates, Lookups):
             http=http,
             own_journal=journal is None or isinstance(journal, str),
         )
-        self._engine.recover()
+        try:
+            self._engine.recover()
+        except BaseException:
+            # Nobody could close it.
+            self._engine.close(0)
+            raise
         if self._engine.background:
             self._engine.settlement.notify()
 

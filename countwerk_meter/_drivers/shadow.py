@@ -54,7 +54,8 @@ class Standing(Operation[int]):
 
     def apply(self, books: Books) -> int:
         holds = books.open_reservations(self.ledger, self.principal, self.account_id)
-        return books.charged(self.ledger, self.account_id) + sum(hold.amount for hold in holds)
+        # What was committed on an open hold is counted with its charge.
+        return books.charged(self.ledger, self.account_id) + sum(hold.amount - hold.committed for hold in holds)
 
 
 @dataclass(slots=True)

@@ -24,13 +24,15 @@ class Committed:
     What a commit did.
 
     `work`: `(kind, key)` of what may now be settled. `late`: the part that recovery had left out (rule 15).
-    `superseded`: the id was begun anew since, so this truth has nowhere to go; surfaced as an event.
+    `superseded`: the id was begun anew since, or closed by a person, so this truth has nowhere to go; surfaced as an
+    event. `amount`: what it would have charged.
     """
 
     charge: ChargeRow | None
     work: tuple[tuple[str, str], ...] = ()
     late: int = 0
     superseded: bool = False
+    amount: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +91,13 @@ class Commit(Operation[Committed]):
     def apply(self, books: Books) -> Committed:
         charge = books.charge(self.ledger, self.charge_id)
         if charge is None or charge.epoch != self.epoch:
-            return Committed(charge, superseded=True)
-        if charge.state is not ChargeState.OPEN:
-            return self._late(books, charge)
+            return self._superseded(charge)
         row = books.reservation(charge.reservation_key) if charge.reservation_key else None
+        exact = self._exact(books, charge, row)
+        if charge.state is not ChargeState.OPEN:
+            return self._late(books, charge, exact)
         held = row is not None and row.state is ReservationState.HELD and row.frozen is None
         left = row.amount - row.committed if row is not None and held else 0
-        exact = self.measured.exact
-        if held and self.measured.basis == "reserved" and exact <= charge.estimate:
-            # Unknown usage is the call's own estimate, at most what is left of its hold (rule 13).
-            exact = min(exact, Decimal(left))
         amount = self._whole(books, charge.account_id, exact)
         done = replace(
             charge,
@@ -134,6 +133,17 @@ class Commit(Operation[Committed]):
             books.save_reservation(row)
         return Committed(done, _work(row, done, over))
 
+    def _exact(self, books: Books, charge: ChargeRow, row: ReservationRow | None) -> Decimal:
+        """Unknown usage is the call's own estimate, at most what other calls left of its hold (rule 13)."""
+        exact = self.measured.exact
+        if row is None or self.measured.basis != "reserved" or exact > charge.estimate:
+            return exact
+        taken = sum(other.amount or 0 for other in books.charges_of(row.key) if other.id != charge.id)
+        return min(exact, Decimal(max(row.amount - taken, 0)))
+
+    def _superseded(self, charge: ChargeRow | None) -> Committed:
+        return Committed(charge, superseded=True, amount=int(self.measured.exact.to_integral_value(ROUND_CEILING)))
+
     def _whole(self, books: Books, account_id: str, exact: Decimal) -> int:
         if self.rounding == "ceil":
             return int(exact.to_integral_value(ROUND_CEILING))
@@ -143,19 +153,16 @@ class Commit(Operation[Committed]):
         books.set_carry(self.ledger, account_id, EXACT.subtract(total, whole))
         return int(whole)
 
-    def _late(self, books: Books, charge: ChargeRow) -> Committed:
+    def _late(self, books: Books, charge: ChargeRow, exact: Decimal) -> Committed:
         """Charge what recovery left out. `exact` then is all that is known: the same truth adds nothing twice."""
         if charge.state is ChargeState.CLOSED:
             # Somebody decided about it, and may have charged it elsewhere: theirs is the last word (I2).
-            return Committed(charge, superseded=True)
+            return self._superseded(charge)
         if charge.state is ChargeState.LOST:
             # Not lost after all: its process lives, and what it used goes under an id of its own.
             charge = replace(charge, state=charge.checked_step(ChargeState.CANCELLED))
             books.save_charge(charge)
-        if self.measured.basis == charge.basis == "reserved" and charge.committed_at == self.now:
-            # This very commit, carried out before though nobody heard of it: it was capped then.
-            return Committed(charge)
-        known, exact = Decimal(charge.exact or 0), self.measured.exact
+        known = Decimal(charge.exact or 0)
         if exact <= known:
             return Committed(charge)
         if self.rounding == "ceil":

@@ -67,8 +67,8 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
         "unresolved": Event("the client cannot decide: `countwerk-meter reconcile`", (*_CHARGE, "reason"), "act"),
         "excess": Event("the ledger charged so much too much", _CHARGE, "act"),
         "superseded": Event(
-            "a truth came too late: its id was begun anew or closed",
-            ("usage_event_id", "account_id", "operation"),
+            "a truth came too late, `amount` credits: its id was begun anew or closed",
+            _CALL,
             "act",
         ),
         "paused": Event("the API key is refused: nothing settles", ("account_id",), "act"),

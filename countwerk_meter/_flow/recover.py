@@ -18,18 +18,19 @@ from countwerk_meter._flow.commands import Emit, Journal, Now
 from countwerk_meter._flow.deduct import settled_fields
 from countwerk_meter._flow.ending import Commit, Measured, Release, closing
 from countwerk_meter._flow.rows import DEDUCT
-from countwerk_meter._flow.states import HOLDING, ChargeState, ReservationState
+from countwerk_meter._flow.states import HOLDING, WAITING, ChargeState, ReservationState
 
 if TYPE_CHECKING:
     from countwerk_meter._flow.books import Books, DueRow
     from countwerk_meter._flow.commands import Flow, Moment
-    from countwerk_meter._flow.rows import ChargeRow
+    from countwerk_meter._flow.rows import ChargeRow, ReservationRow
     from countwerk_meter._flow.terms import Terms
 
 PROCESS_DIED: Final = "its process died"
 # A row that has been due for so long, in seconds, has an owner that does not look after it, whether it lives or not.
 OVERDUE_AFTER: Final = 120.0
 _AT_ONCE: Final = 500
+_SENDS: Final = WAITING | {ReservationState.CLOSING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class Adopt(Operation[Adopted]):
         for row in books.reservations_owned(terms.ledger, self.dead):
             if row.principal != terms.principal:
                 continue
-            ours = replace(row, owner=terms.owner, epoch=row.epoch + 1)
+            ours = replace(row, owner=terms.owner, epoch=row.epoch + 1, due_at=self._due(row))
             if row.state is ReservationState.REQUESTED:
                 orphans += 1
                 ours = orphaned(books, ours, "its process died while reserving", row.created_at)
@@ -109,7 +110,7 @@ class Adopt(Operation[Adopted]):
         for charge in books.charges_owned(terms.ledger, self.dead):
             if charge.principal != terms.principal:
                 continue
-            mine = replace(charge, owner=terms.owner)
+            mine = replace(charge, owner=terms.owner, due_at=self._due(charge))
             if charge.state is not ChargeState.OPEN:
                 books.save_charge(mine)
                 resumed += 1
@@ -122,6 +123,12 @@ class Adopt(Operation[Adopted]):
                 books.save_charge(mine)
                 calls.append(self._close(books, mine))
         return Adopted(Recovered(len(calls), resumed, orphans), tuple(calls))
+
+    def _due(self, row: ReservationRow | ChargeRow) -> float | None:
+        """What waits to be sent is tried at once: its owner's clock may have run ahead of ours."""
+        if row.due_at is None or row.state not in _SENDS:
+            return row.due_at
+        return min(row.due_at, self.now)
 
     def _close(self, books: Books, charge: ChargeRow) -> ChargeRow:
         measured: Measured | None = None

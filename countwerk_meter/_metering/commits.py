@@ -15,6 +15,7 @@ from concurrent.futures import wait
 from typing import TYPE_CHECKING, Final
 
 from countwerk_meter._drivers.runtime import CANCELLED_COMMIT_SECONDS, committed
+from countwerk_meter._metering.teller import Teller
 from countwerk_meter.errors import CountwerkError
 
 if TYPE_CHECKING:
@@ -47,10 +48,15 @@ class Commits:
         self._journal = journal
         self._telemetry = telemetry
         self._follow = follow
+        self._teller = Teller(telemetry)
         self._kept: dict[int, tuple[Operation[Committed], ChargeRow]] = {}
         # What is queued again and not written yet: queued once more, it would be carried out twice.
         self._queued: dict[int, Future[Committed]] = {}
         self._lock = threading.Lock()
+
+    def told(self, seconds: float) -> bool:
+        """Wait until everybody has heard what there was to tell, so long at most."""
+        return self._teller.drained(seconds)
 
     def __len__(self) -> int:
         """Return how many wait in memory."""
@@ -58,6 +64,7 @@ class Commits:
 
     def forget(self) -> None:
         """Begin a forked child without the parent's: they stay the parent's, and its lock may have been held."""
+        self._teller = Teller(self._telemetry)
         self._kept = {}
         self._queued = {}
         self._lock = threading.Lock()
@@ -79,13 +86,14 @@ class Commits:
         self._kept.pop(id(operation), None)
         done = future.result()
         if done.superseded:
-            self._tell("superseded", charge)
+            self._tell("superseded", charge, amount=done.amount)
         if done.late:
             self._tell("late", charge, amount=done.late)
         self._follow(bool(done.work))
 
     def _tell(self, event: str, charge: ChargeRow, **more: object) -> None:
-        self._telemetry.event(event, charge.named() | more)
+        # Not here: this is the journal's thread, and whoever listens may look into the journal.
+        self._teller.tell(event, charge.named() | more)
 
     def retry(self, seconds: float) -> bool:
         """Try again what could not be written, until one fails or time is up; whether something is still left."""

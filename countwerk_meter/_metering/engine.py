@@ -96,6 +96,7 @@ class Engine:
         self._progress = Latch()
         self._lock = threading.Lock()
         self.closed = False
+        self._drained = False
         self._open_calls = 0
         self._gates = 0
         self._live()
@@ -292,7 +293,7 @@ class Engine:
             except TimeoutError:
                 return False
             if not waiting:
-                return True
+                return self.commits.told(max(deadline - time.monotonic(), _LAST_WORD_SECONDS))
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
@@ -317,30 +318,30 @@ class Engine:
         At exit no thread may start any more, not even to resolve a name: what is left is settled right here.
         """
         if self.closed:
-            return True
+            return self._drained
         self.closed = True
         if self._pid != os.getpid():
             return True
         self.learner.flush()
         deadline = time.monotonic() + timeout
-        drained = False
         with contextlib.suppress(CountwerkError):
             if at_exit:
                 self.settlement.stop(timeout / 2)
             while self._open_calls + self._gates > 0 and not at_exit and time.monotonic() < deadline:
                 self.wait_for_progress(deadline - time.monotonic())
-            drained = self.flush(max(deadline - time.monotonic(), 0), inline=at_exit)
+            self._drained = self.flush(max(deadline - time.monotonic(), 0), inline=at_exit)
         self.settlement.stop(max(deadline - time.monotonic(), 0.5))
         if self._shadow_ledger is not None:
             self._shadow_ledger.close()
         self._transport.close()
         if self._open_calls > 0:
             # What they will have cost is still committed; whoever recovers this process' rows settles it.
+            self._drained = False
             return False
         self.journal.leave(self.terms.owner)
         if self._own_journal:
-            self.journal.close()
-        return drained
+            self.journal.close(max(deadline - time.monotonic(), _LAST_WORD_SECONDS))
+        return self._drained
 
     async def aclose_loop(self) -> None:
         """Close the running loop's connections."""

@@ -105,6 +105,8 @@ class SettlementThread:
         self._recover_at = time.monotonic() + RECOVER_SECONDS
         self._not_before = 0.0
         self._parked: dict[str, float] = {}
+        # Accounts that got no answer while others did: until when they rest, and how often that was so.
+        self._resting: dict[str, float] = {}
         self._silences: dict[str, int] = {}
         self._retry_at: dict[tuple[str, str], float] = {}
         self._failures: dict[tuple[str, str], int] = {}
@@ -147,7 +149,8 @@ class SettlementThread:
         if loop is not None and wake is not None:
             with contextlib.suppress(RuntimeError):  # it has just closed
                 loop.call_soon_threadsafe(wake.set)
-        thread.join(timeout)
+        if thread is not threading.current_thread():
+            thread.join(timeout)
 
     def _run(self) -> None:
         try:
@@ -215,7 +218,8 @@ class SettlementThread:
         if free <= 0:
             return _IDLE_SECONDS
         limit = self._concurrency * 4 + len(self._running) + len(self._retry_at)
-        parked = frozenset(account for account, until in self._parked.items() if until > now)
+        apart = (*self._parked.items(), *self._resting.items())
+        parked = frozenset(account for account, until in apart if until > now)
         agenda: Agenda = await asyncio.wrap_future(
             self._journal.submit(Due(self._terms.ledger, self._terms.owner, now, limit, parked))
         )
@@ -231,7 +235,11 @@ class SettlementThread:
             task = asyncio.create_task(self._settle(row.kind, row.key, row.account_id))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        waits = [until for until in (*self._retry_at.values(), *self._parked.values()) if until > now]
+        waits = [
+            until
+            for until in (*self._retry_at.values(), *self._parked.values(), *self._resting.values())
+            if until > now
+        ]
         if agenda.next_due is not None and agenda.next_due > now:
             waits.append(agenda.next_due)
         return min(max(min(waits, default=now + _IDLE_SECONDS) - now, 0.01), _IDLE_SECONDS)
@@ -280,9 +288,10 @@ class SettlementThread:
             task = asyncio.create_task(self._probe(done))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        for account_id, until in list(self._parked.items()):
-            if until <= now:
-                del self._parked[account_id]
+        for apart in (self._parked, self._resting):
+            for account_id, until in list(apart.items()):
+                if until <= now:
+                    del apart[account_id]
 
     async def _probe(self, why: Pass) -> None:
         """
@@ -320,7 +329,7 @@ class SettlementThread:
         for account_id in silent - {asked_for}:
             # Its first time it may just have been unlucky: the ledger was well again one probe later.
             times = self._silences[account_id] = self._silences.get(account_id, 0) + 1
-            self._parked.setdefault(account_id, time.time() + ceiling(times, base=_AGAIN_SECONDS, cap=_LONGEST_PAUSE))
+            self._resting[account_id] = time.time() + ceiling(times, base=_AGAIN_SECONDS, cap=_LONGEST_PAUSE)
         self._probing = None
         if paused and not self._stopping:
             self._telemetry.event("resumed", {"account_id": why.account_id})

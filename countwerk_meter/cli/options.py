@@ -2,6 +2,7 @@
 
 import re
 from datetime import timedelta
+from enum import StrEnum
 from typing import Annotated, Literal, TypeAlias
 
 import typer
@@ -30,6 +31,38 @@ Enforcement: TypeAlias = Annotated[
     Literal["on", "shadow"],
     typer.Option(
         "--enforcement", envvar="COUNTWERK_ENFORCEMENT", show_envvar=True, help="shadow: what a shadow meter noted."
+    ),
+]
+
+
+class OnCrash(StrEnum):
+    """What a killed process' open calls are charged."""
+
+    CHECKPOINT = "checkpoint"
+    CANCEL = "cancel"
+    RESERVED = "reserved"
+
+
+class Rounding(StrEnum):
+    """How fractions become whole credits."""
+
+    CEIL = "ceil"
+    CARRY = "carry"
+
+
+Policy: TypeAlias = Annotated[
+    OnCrash,
+    typer.Option(
+        "--on-crash",
+        envvar="COUNTWERK_ON_CRASH",
+        show_envvar=True,
+        help="What calls that were running are charged: as the app's own Meter has it.",
+    ),
+]
+Rounded: TypeAlias = Annotated[
+    Rounding,
+    typer.Option(
+        "--rounding", envvar="COUNTWERK_ROUNDING", show_envvar=True, help="Likewise, of fractions of credits."
     ),
 ]
 

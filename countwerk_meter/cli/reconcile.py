@@ -21,7 +21,7 @@ from countwerk_meter._metering.listed import Listed
 from countwerk_meter._metering.operations import Operations, checked_note
 from countwerk_meter.cli.answers import NO, console, print_json, reported
 from countwerk_meter.cli.existing_journal import ledger_named, opened
-from countwerk_meter.cli.options import AsJson, BaseUrl, JournalUrl, Product
+from countwerk_meter.cli.options import AsJson, BaseUrl, JournalUrl, OnCrash, Policy, Product, Rounded, Rounding
 from countwerk_meter.errors import ConfigurationError
 
 _MEANING = {
@@ -75,6 +75,8 @@ def close(
         bool,
         typer.Option("--deduct", help="With not-charged: charge it now, once, under ID.late. Needs the hold expired."),
     ] = False,
+    on_crash: Policy = OnCrash.CHECKPOINT,
+    rounding: Rounded = Rounding.CEIL,
     product: Product = None,
     journal: JournalUrl = None,
     base_url: BaseUrl = None,
@@ -92,7 +94,9 @@ def close(
             raise ConfigurationError("a deduct needs an AI product: pass --product or set COUNTWERK_AI_PRODUCT_ID")
         with opened("reconcile close", journal, as_json=as_json) as store:
             if deduct and product:
-                with Meter(product, base_url=base_url, journal=store) as meter:
+                with Meter(
+                    product, base_url=base_url, journal=store, on_crash=on_crash.value, rounding=rounding.value
+                ) as meter:
                     done = meter.operations.close(name, finding, note=note, deduct=True)
                     meter.flush()
                     leg = next(

@@ -6,7 +6,6 @@ key would charge somebody else. So it is a command, and never happens by itself.
 """
 
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -18,16 +17,8 @@ from countwerk_meter._metering.operations import Operations
 from countwerk_meter.cli.answers import NO, console, print_json, print_whole, reported
 from countwerk_meter.cli.existing_journal import opened
 from countwerk_meter.cli.left import SETTLES, left, taken_over
-from countwerk_meter.cli.options import AsJson, BaseUrl, JournalUrl, Product
+from countwerk_meter.cli.options import AsJson, BaseUrl, JournalUrl, OnCrash, Policy, Product, Rounded, Rounding
 from countwerk_meter.errors import ConfigurationError
-
-
-class OnCrash(StrEnum):
-    """What a killed process' open calls are charged."""
-
-    CHECKPOINT = "checkpoint"
-    CANCEL = "cancel"
-    RESERVED = "reserved"
 
 
 def recover(
@@ -40,7 +31,8 @@ def recover(
             "open the same accounts: nothing in the contract proves it, and a wrong word charges somebody else.",
         ),
     ] = None,
-    on_crash: Annotated[OnCrash, typer.Option(help="What calls that were running are charged.")] = OnCrash.CHECKPOINT,
+    on_crash: Policy = OnCrash.CHECKPOINT,
+    rounding: Rounded = Rounding.CEIL,
     timeout: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="How long to settle what it took.")] = 10.0,
     product: Product = None,
     journal: JournalUrl = None,
@@ -68,7 +60,14 @@ def recover(
                 moved = Operations(store, endpoint.base_url).take_over_key(take_over_key, endpoint.fingerprint)
             with (
                 console(stderr=True).status("Recovering"),
-                Meter(product, base_url=base_url, journal=store, on_event=hear, on_crash=on_crash.value) as meter,
+                Meter(
+                    product,
+                    base_url=base_url,
+                    journal=store,
+                    on_event=hear,
+                    on_crash=on_crash.value,
+                    rounding=rounding.value,
+                ) as meter,
             ):
                 meter.close(timeout)
             remaining = left(store, endpoint.base_url, endpoint.fingerprint)

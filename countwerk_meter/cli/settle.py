@@ -16,13 +16,15 @@ from countwerk_meter._drivers.endpoint import Endpoint
 from countwerk_meter.cli.answers import NO, console, print_json, reported
 from countwerk_meter.cli.existing_journal import opened
 from countwerk_meter.cli.left import MEANING, NOT_LEFT, left, taken_over
-from countwerk_meter.cli.options import AsJson, BaseUrl, JournalUrl, Product
+from countwerk_meter.cli.options import AsJson, BaseUrl, JournalUrl, OnCrash, Policy, Product, Rounded, Rounding
 from countwerk_meter.errors import ConfigurationError
 
 
 def settle(
     *,
     timeout: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="How long to go on.")] = 60.0,
+    on_crash: Policy = OnCrash.CHECKPOINT,
+    rounding: Rounded = Rounding.CEIL,
     product: Product = None,
     journal: JournalUrl = None,
     base_url: BaseUrl = None,
@@ -47,7 +49,14 @@ def settle(
         with opened("settle", journal, as_json=as_json) as store:
             with (
                 console(stderr=True).status("Settling"),
-                Meter(product, base_url=base_url, journal=store, on_event=hear) as meter,
+                Meter(
+                    product,
+                    base_url=base_url,
+                    journal=store,
+                    on_event=hear,
+                    on_crash=on_crash.value,
+                    rounding=rounding.value,
+                ) as meter,
             ):
                 meter.flush(timeout)
                 meter.close(1.0)

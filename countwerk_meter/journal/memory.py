@@ -272,5 +272,5 @@ class MemoryJournal(Journal):
     def leave(self, owner: str) -> None:
         self._owners.discard(owner)
 
-    def close(self) -> None:
+    def close(self, timeout: float | None = None) -> None:  # noqa: ARG002 - nothing to wait for
         self._closed = True

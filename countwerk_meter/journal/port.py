@@ -59,8 +59,8 @@ class Journal(ABC):
         """Take back what `join` announced."""
 
     @abstractmethod
-    def close(self) -> None:
-        """Carry out what is queued, and let go of the store."""
+    def close(self, timeout: float | None = None) -> None:
+        """Carry out what is queued, waiting so many seconds or as the store sees fit, and let go of the store."""
 
     def run(self, operation: Operation[T]) -> T:
         """Carry out one operation and wait for it."""

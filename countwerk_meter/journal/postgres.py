@@ -135,7 +135,7 @@ class PostgresJournal(Journal):
             # If that fails, or the server hangs, the lease runs out by itself.
             self.submit(Leave(owner)).result(PATIENT_SECONDS)
 
-    def close(self) -> None:
+    def close(self, timeout: float | None = None) -> None:
         if self._pid == os.getpid() and not self._closed:
             for owner in self._heart.stop():
                 self.submit(Leave(owner))
@@ -145,7 +145,7 @@ class PostgresJournal(Journal):
             self._closed = True
             self._queue.put(None)
         if self._pid == os.getpid():
-            self._thread.join(2 * PATIENT_SECONDS)
+            self._thread.join(2 * PATIENT_SECONDS if timeout is None else timeout)
 
 
 class _Writer:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from countwerk_meter.errors import ConfigurationError, JournalError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import psycopg
     from pydantic import SecretStr
 
@@ -62,8 +64,7 @@ class Server:
             parts = conninfo_to_dict(url.get_secret_value())
         except Exception:  # noqa: BLE001 - its text may quote the URL, password and all
             parts = None
-        if parts is None or "@" in str(parts.get("host") or ""):
-            # The second: libpq would take what follows the first @ of a password for the host, and say it.
+        if parts is None or _misread(parts):
             raise ConfigurationError(
                 "the journal's postgresql:// URL cannot be read; in a password write %40 for @, %2F for /, %3A for :"
             )
@@ -139,6 +140,12 @@ class Server:
                 path = resources.files("countwerk_meter.journal").joinpath("sql", f"postgres_{number:03}.sql")
                 connection.execute(path.read_bytes())
                 connection.execute("INSERT INTO countwerk_schema (version) VALUES (%s)", (number,))
+
+
+def _misread(parts: Mapping[str, Any]) -> bool:
+    """Whether libpq took a piece of a password for the host, the port or the database, and would say it."""
+    host, port, database = (str(parts.get(name) or "") for name in ("host", "port", "dbname"))
+    return "@" in host + database or ":" in database or (port != "" and not port.replace(",", "").isdigit())
 
 
 def said(error: Exception) -> str:

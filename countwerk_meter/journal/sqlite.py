@@ -68,7 +68,9 @@ class SqliteJournal(Journal):
     def __init__(self, path: str | os.PathLike[str], *, synchronous: bool = True) -> None:
         self._path = Path(path)
         self._synchronous = synchronous
-        self._locks = OwnerLocks(self._path.with_name(self._path.name + ".owners"))
+        # Of the file itself: a process that knows it by another name must find the same locks.
+        real = Path(os.path.realpath(path))
+        self._locks = OwnerLocks(real.with_name(real.name + ".owners"))
         self._lock = threading.Lock()
         self._closed = False
         self._start()
@@ -125,7 +127,7 @@ class SqliteJournal(Journal):
     def leave(self, owner: str) -> None:
         self._locks.release(owner)
 
-    def close(self) -> None:
+    def close(self, timeout: float | None = None) -> None:
         with self._lock:
             if self._closed:
                 return
@@ -133,7 +135,7 @@ class SqliteJournal(Journal):
             self._queue.put(None)
         if self._pid == os.getpid():
             # Bounded: a disk that hangs must not keep the process from ending; what was committed is there.
-            self._thread.join(2 * BUSY_SECONDS)
+            self._thread.join(2 * BUSY_SECONDS if timeout is None else timeout)
         self._locks.release_all()
 
     def _write(

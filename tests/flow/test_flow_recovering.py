@@ -135,6 +135,44 @@ def test_reserved_is_at_most_what_is_left_of_the_hold(world):
 # Rule 15.
 
 
+@pytest.mark.parametrize("used", [None, 40])
+def test_reserved_is_no_more_than_the_hold_though_that_has_lapsed(world, used):
+    """A block and a draw in it: together what was held, not each of them its own estimate."""
+    gate = world.reserve(amount=50)
+    drawn = world.draw("e2", 40, gate)
+    assert drawn is not None
+    if used is not None:
+        world.commit(drawn, used, seal=False)
+    world.pass_time(20 * 60)
+    world.knows_time()
+    world.pass_over_due()
+    world.adopt(on_crash="reserved")
+    world.settle_until_quiet()
+    assert (50, 0) == (world.spent(), world.held())
+
+
+def test_an_unknown_truth_that_comes_late_is_no_more_than_the_hold(world):
+    """Recovery has charged the others, and the draw of the owner that wakes up is as unknown as before."""
+    gate = world.reserve(amount=50)
+    world.commit(world.draw("e3", 15, gate), 20, seal=False)
+    drawn = world.draw("e2", 30, gate)
+    world.adopt(on_crash="reserved")
+    world.settle_until_quiet()
+    assert 50 == world.spent()
+    world.commit(drawn, 30, basis="reserved", seal=False)
+    world.settle_until_quiet()
+    assert (50, 0) == (world.spent(), world.held())
+
+
+def test_what_waits_for_a_clock_that_ran_ahead_is_sent_at_once(world, say):
+    """The dead process' clock was a year ahead of ours, and its next try with it."""
+    gate = world.call("e1", 5, 4)
+    world.save(replace(world.hold(gate), due_at=world.wall + 365 * 86_400))
+    world.adopt()
+    assert 1 == world.pass_over_due()
+    assert (4, 0) == (world.spent(), world.held())
+
+
 @pytest.mark.parametrize(
     ("on_crash", "kept", "truth", "late"),
     [

@@ -548,3 +548,12 @@ def test_a_server_that_hangs_holds_up_no_closing(opened, monkeypatch):
     assert time.monotonic() - start < 5
     over.set()
     hung.result(10)
+
+
+@pytest.mark.parametrize("password", ["s3cr3t/x", "s3cr3t@x", "s3cr3t/x@y", "12/s3cr3t"])
+def test_a_password_that_is_not_escaped_is_shown_nowhere(password):
+    """libpq would take a piece of it for the host, the port or the database, and say it."""
+    with pytest.raises((ConfigurationError, JournalError)) as caught:
+        PostgresJournal(f"postgresql://user:{password}@127.0.0.1:1/database?connect_timeout=2")
+    assert "s3cr3t" not in str(caught.value)
+    assert "%2F" in str(caught.value)

@@ -198,3 +198,25 @@ def test_closing_an_inherited_journal_waits_for_no_thread_of_the_parents(path):
         journal.close()
     """
     assert "0\n" == ended(script(text, path))
+
+
+def test_an_owner_lives_by_whatever_name_another_process_knows_the_file(opened, path, tmp_path):
+    """A link to it, or to its directory: an owner that seems dead would lose its calls."""
+    journal = opened()
+    journal.join("me")
+    (tmp_path / "elsewhere").symlink_to(path.parent, target_is_directory=True)
+    (tmp_path / "link.db").symlink_to(path)
+    for other in (tmp_path / "elsewhere" / path.name, tmp_path / "link.db"):
+        out = ended(
+            script(
+                """
+                import sys
+                from countwerk_meter.journal import SqliteJournal
+                journal = SqliteJournal(sys.argv[1])
+                print(journal.is_alive("me"))
+                journal.close()
+                """,
+                other,
+            )
+        )
+        assert "True" == out.strip()

@@ -159,3 +159,66 @@ def test_a_commit_that_is_tried_again_costs_no_more_than_what_was_left(bench):
         journal.run(operation)
     assert 10 == bench.settled(meter)
     assert [] == bench.named("late")
+
+
+@pytest.mark.parametrize("look", ["charges", "listed", "block", "close"])
+def test_a_hook_that_looks_into_the_meter_holds_up_nobody(bench, look):
+    """Though what it hears of is a truth that came late, which the journal's own thread learns first."""
+    heard = []
+
+    def hook(name, fields):
+        bench.hear(name, fields)
+        if name != "late":
+            return
+        heard.append(fields["amount"])
+        if look == "charges":
+            heard.append(len(meter.charges()))
+        elif look == "listed":
+            heard.append(meter.operations.listed())
+        elif look == "close":
+            heard.append(meter.close(0.5))
+        else:
+            time.sleep(2)
+
+    meter = bench.meter(on_event=hook)
+    reservation = meter.reserve(bench.account, "app.chat", amount=5).begin()
+    reservation.settle(2)
+    reservation.finish()
+    reservation.resume()
+    reservation.settle(4)
+    begun = time.monotonic()
+    reservation.finish()
+    if look != "close":
+        charge(meter, bench.account)
+        assert time.monotonic() - begun < 1.5
+        assert 7 == bench.settled(meter)
+    deadline = time.monotonic() + 10
+    while not heard or (look != "block" and len(heard) < 2):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert 2 == heard[0]
+    assert time.monotonic() - begun < 8
+
+
+def test_closing_again_says_what_closing_said(bench):
+    """Something was left: the second call does not say that nothing is."""
+    meter = bench.meter()
+    bench.control.faults([{"path": CONFIRM, "kind": "status", "status": 503, "probability": 1}])
+    charge(meter, bench.account)
+    assert [False, False] == [meter.close(0.3), meter.close(0.3)]
+    assert 0 == bench.books()["spent"]
+
+
+def test_a_start_that_fails_leaves_nothing_behind(bench, monkeypatch):
+    """No thread, no owner's lock: the app starts it again."""
+    before = {thread.name for thread in threading.enumerate()}
+    bench.meter().close(1)
+    monkeypatch.setattr("countwerk_meter._metering.engine.Engine.recover", lambda _: (_ for _ in ()).throw(OSError()))
+    for _ in range(3):
+        with pytest.raises(OSError):
+            bench.meter()
+    assert 0 == len(list(bench.path.with_name(bench.path.name + ".owners").glob("*")))
+    deadline = time.monotonic() + 5
+    while {thread.name for thread in threading.enumerate()} - before:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -222,7 +222,7 @@ def own_clock(patch):
 
 def late_truths_are_dropped(patch):
     """Whoever was thought dead has nothing to say any more."""
-    patch.setattr(Commit, "_late", lambda self, books, charge: Committed(charge))
+    patch.setattr(Commit, "_late", lambda self, books, charge, exact: Committed(charge))
 
 
 def crashed_calls_cost_nothing(patch):
