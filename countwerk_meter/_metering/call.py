@@ -131,7 +131,7 @@ class Call:
     @property
     def recorded(self) -> bool:
         """Whether anything was recorded or set."""
-        return bool(self._records.lines) or self._set is not None
+        return bool(self._records.lines) or self._records.unpriced or self._set is not None
 
     def record(
         self,

@@ -104,7 +104,8 @@ def unavailable(error: LedgerUnavailableError) -> Problem:
 
 def refused(error: RequestRefusedError) -> Problem:
     """Return what to answer where a request cannot be priced."""
-    payload = _problem(error.status, HTTPStatus(error.status).phrase, error.detail, error.code)
+    known = {each.value: each.phrase for each in HTTPStatus}
+    payload = _problem(error.status, known.get(error.status, "Refused"), error.detail, error.code)
     return Problem(error.status, error.code, payload)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from concurrent.futures import Future
 
 import pytest
@@ -177,11 +178,18 @@ def test_a_commit_or_a_sleep_that_is_cut_short_is_told_too(drive, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         drive(flow(Journal("step"), log))
 
-    def cut(_):
-        raise KeyboardInterrupt
+    def cut(real):
+        here = threading.current_thread()
 
-    monkeypatch.setattr(clock_module.time, "sleep", cut)
-    monkeypatch.setattr(clock_module.asyncio, "sleep", cut)
+        def sleep(seconds):
+            if threading.current_thread() is here:
+                raise KeyboardInterrupt
+            return real(seconds)  # another thread's, such as a server's
+
+        return sleep
+
+    monkeypatch.setattr(clock_module.time, "sleep", cut(time.sleep))
+    monkeypatch.setattr(clock_module.asyncio, "sleep", cut(asyncio.sleep))
     with pytest.raises(KeyboardInterrupt):
         drive(flow(Sleep(9), log))
     assert ["done taken back"] * 2 == log

@@ -174,6 +174,8 @@ def test_a_consumer_that_leaves_a_graphs_stream(bench, fakes, path):
     async def leave():
         stream = graph(anode).astream(ASK, given, stream_mode="messages")
         await anext(stream)
+        # LangGraph hands the chunk on while our hook, on a thread of its own, may only just be hearing of it.
+        await asyncio.sleep(0.5)
         await stream.aclose()
 
     if path == "async":
