@@ -8,7 +8,7 @@ _default:
 # The whole test suite in four processes, many tests wait, with branch coverage enforced.
 test *args:
     uv run coverage erase
-    uv run coverage run -m pytest -n 4 --dist loadfile {{ args }}
+    uv run coverage run -m pytest -n 4 --dist loadfile --no-loadscope-reorder {{ args }}
     uv run coverage combine --quiet
     uv run coverage report
 

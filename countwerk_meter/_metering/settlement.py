@@ -132,6 +132,10 @@ class SettlementThread:
             if self._thread is not None and self._thread.is_alive():
                 return
             self._start_at = time.monotonic() + _AGAIN_SECONDS
+            # What a thread before this one left unfinished.
+            self._running.clear()
+            self._tasks.clear()
+            self._probing = None
             thread = threading.Thread(target=self._run, name="countwerk-settlement", daemon=True)
             try:
                 thread.start()
@@ -167,10 +171,6 @@ class SettlementThread:
 
     async def _main(self) -> None:
         self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
-        # What a thread before this one left unfinished.
-        self._running.clear()
-        self._tasks.clear()
-        self._probing = None
         while not self._stopping:
             self._wake.clear()
             try:

@@ -29,7 +29,10 @@ def told():
 
 
 # Where a name is passed on, or chosen between two that stand right there.
-PASSED_ON = {("runtime.py", "command.event"), ("engine.py", "event"), ("commits.py", "event"), ("reserve.py", "event")}
+PASSED_ON = {
+    ("runtime.py", "command.event"), ("engine.py", "event"), ("commits.py", "event"), ("teller.py", "event"),
+    ("reserve.py", "event"),
+}  # fmt: skip
 CHOSEN = {"orphan_possible", "refused"}
 
 
