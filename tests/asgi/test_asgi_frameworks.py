@@ -76,14 +76,16 @@ class Work:
         raise ValueError("no")
 
 
-def with_starlette(work):
+def functions(work, text, streaming):
+    """Return the endpoints of a framework whose endpoints are functions of a request, with its kinds of response."""
+
     async def plain(request):
         work.record()
-        return PlainTextResponse("ok")
+        return text("ok")
 
     def sync(request):
         work.record()
-        return PlainTextResponse("ok")
+        return text("ok")
 
     async def denied(request):
         await work.denied()
@@ -95,12 +97,16 @@ def with_starlette(work):
         work.denied_sync()
 
     async def stream(request):
-        return StreamingResponse(work.words())
+        return streaming(work.words())
 
     async def broken(request):
-        return StreamingResponse(work.broken())
+        return streaming(work.broken())
 
-    endpoints = [plain, sync, denied, denied_sync, caught, stream, broken]
+    return [plain, sync, denied, denied_sync, caught, stream, broken]
+
+
+def with_starlette(work):
+    endpoints = functions(work, PlainTextResponse, StreamingResponse)
     return Starlette(routes=[StarletteRoute(f"/{one.__name__}", one) for one in endpoints])
 
 
@@ -172,30 +178,7 @@ def with_django(work):
         )
         django.setup(set_prefix=False)
 
-    async def plain(request):
-        work.record()
-        return HttpResponse("ok")
-
-    def sync(request):
-        work.record()
-        return HttpResponse("ok")
-
-    async def denied(request):
-        await work.denied()
-
-    async def caught(request):
-        await work.caught()
-
-    def denied_sync(request):
-        work.denied_sync()
-
-    async def stream(request):
-        return StreamingHttpResponse(work.words())
-
-    async def broken(request):
-        return StreamingHttpResponse(work.broken())
-
-    endpoints = [plain, sync, denied, denied_sync, caught, stream, broken]
+    endpoints = functions(work, HttpResponse, StreamingHttpResponse)
     urlpatterns[:] = [path(one.__name__, one) for one in endpoints]
     django.urls.clear_url_caches()
     return get_asgi_application()

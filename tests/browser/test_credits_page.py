@@ -10,7 +10,6 @@ import os
 import re
 import socket
 import struct
-import subprocess
 import threading
 from pathlib import Path
 
@@ -65,30 +64,9 @@ def site(countwerk_sandbox, tmp_path):
 
 
 @pytest.fixture
-def browse(tmp_path):
+def browse(chromium):
     """Load a page; gives (DOM, what the console said)."""
-
-    def load(url, *options):
-        command = [
-            CHROMIUM,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--no-first-run",
-            "--hide-scrollbars",
-            f"--user-data-dir={tmp_path}/profile",
-            "--enable-logging=stderr",
-            "--virtual-time-budget=500",
-            *options,
-            url,
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-        return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
-
-    return load
+    return lambda url, *options: chromium(url, "--hide-scrollbars", "--virtual-time-budget=500", *options)
 
 
 @pytest.mark.parametrize("look", LOOKS)

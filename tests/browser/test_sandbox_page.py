@@ -6,7 +6,6 @@ Runs where COUNTWERK_TEST_CHROMIUM names the binary; tests/unit/sandbox/test_pag
 
 import os
 import re
-import subprocess
 
 import pytest
 
@@ -20,29 +19,9 @@ EVIL = "<script>document.title='broken in'</script>"
 
 
 @pytest.fixture
-def render(tmp_path):
+def render(chromium):
     """Load a page, let its timers run for some virtual seconds, and give (DOM, what the console said)."""
-
-    def render(url: str, seconds: float) -> tuple[str, str]:
-        command = [
-            CHROMIUM,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--no-first-run",
-            f"--user-data-dir={tmp_path}",
-            "--enable-logging=stderr",
-            f"--virtual-time-budget={seconds * 1000:.0f}",
-            "--dump-dom",
-            url,
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-        return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
-
-    return render
+    return lambda url, seconds: chromium(url, f"--virtual-time-budget={seconds * 1000:.0f}", "--dump-dom")
 
 
 def test_the_page_runs_its_script_and_nobody_else_s(render):

@@ -197,18 +197,24 @@ def _halves(data):
     return data[:at], data[at:]
 
 
+@contextlib.contextmanager
+def _exchanged(boundaries, request):
+    """Reach the boundaries around a request, and let its pieces be known as its own."""
+    boundaries.reach(f"send {request.name} before")
+    token = _exchange.set(_Exchange(request.name))
+    try:
+        yield
+    finally:
+        _exchange.reset(token)
+    boundaries.reach(f"receive {request.name} after")
+
+
 def _watch_fast(boundaries, wrote, read):
     send, sock_read, sock_write = FastTransport.send, FastTransport._read, FastTransport._write
 
     def watched_send(self, request, until):
-        boundaries.reach(f"send {request.name} before")
-        token = _exchange.set(_Exchange(request.name))
-        try:
-            reply = send(self, request, until)
-        finally:
-            _exchange.reset(token)
-        boundaries.reach(f"receive {request.name} after")
-        return reply
+        with _exchanged(boundaries, request):
+            return send(self, request, until)
 
     def watched_read(sock, until):
         data = sock_read(sock, until)
@@ -229,14 +235,8 @@ def _watch_fast_async(boundaries, wrote, read):
     send, write, received = AsyncFastTransport.send, Connection._write, Connection.data_received
 
     async def watched_send(self, request, until):
-        boundaries.reach(f"send {request.name} before")
-        token = _exchange.set(_Exchange(request.name))
-        try:
-            reply = await send(self, request, until)
-        finally:
-            _exchange.reset(token)
-        boundaries.reach(f"receive {request.name} after")
-        return reply
+        with _exchanged(boundaries, request):
+            return await send(self, request, until)
 
     def watched_write(self, data):
         # Whose answer comes in is not told to the loop that reads it.
@@ -262,14 +262,8 @@ def _watch_sync(boundaries, wrote, read):
     send, stream_read, stream_write = HttpxTransport.send, deadline._Stream.read, deadline._Stream.write
 
     def watched_send(self, request, until):
-        boundaries.reach(f"send {request.name} before")
-        token = _exchange.set(_Exchange(request.name))
-        try:
-            reply = send(self, request, until)
-        finally:
-            _exchange.reset(token)
-        boundaries.reach(f"receive {request.name} after")
-        return reply
+        with _exchanged(boundaries, request):
+            return send(self, request, until)
 
     def watched_read(self, *args, **kwargs):
         data = stream_read(self, *args, **kwargs)
@@ -289,14 +283,8 @@ def _watch_async(boundaries, wrote, read):
     send, made = AsyncHttpxTransport.send, sockets._Stream.__init__
 
     async def watched_send(self, request, until):
-        boundaries.reach(f"send {request.name} before")
-        token = _exchange.set(_Exchange(request.name))
-        try:
-            reply = await send(self, request, until)
-        finally:
-            _exchange.reset(token)
-        boundaries.reach(f"receive {request.name} after")
-        return reply
+        with _exchanged(boundaries, request):
+            return await send(self, request, until)
 
     def watched_init(self, inner):
         made(self, inner)

@@ -298,10 +298,8 @@ class Cut:
         return getattr(self._connection, name)
 
 
-@pytest.mark.parametrize("carried_out", [True, False])
-def test_a_commit_whose_answer_is_lost_is_carried_out_once(opened, monkeypatch, carried_out):
-    """The server is asked what became of it."""
-    journal = opened()
+def cut_one_commit(monkeypatch, *, carried_out):
+    """Lose the first connection that is used from here on at its commit."""
     connection, cuts = postgres._Writer._connection, []
 
     def cut_once(self):
@@ -312,6 +310,13 @@ def test_a_commit_whose_answer_is_lost_is_carried_out_once(opened, monkeypatch, 
         return found
 
     monkeypatch.setattr(postgres._Writer, "_connection", cut_once)
+
+
+@pytest.mark.parametrize("carried_out", [True, False])
+def test_a_commit_whose_answer_is_lost_is_carried_out_once(opened, monkeypatch, carried_out):
+    """The server is asked what became of it."""
+    journal = opened()
+    cut_one_commit(monkeypatch, carried_out=carried_out)
     journal.run(Do(lambda books: books.set_carry("l", "a", books.carry("l", "a") + 1)))
     assert 1 == journal.run(Look(lambda books: books.carry("l", "a")))
 
@@ -332,16 +337,7 @@ def test_a_lost_commit_is_not_taken_for_another_one_of_the_same_id(opened, admin
     journal = opened()
     theirs = admin.execute("SELECT txid_current()").fetchone()[0]
     assert "committed" == admin.execute("SELECT txid_status(%s)", (theirs,)).fetchone()[0]
-    connection, cuts = postgres._Writer._connection, []
-
-    def cut_once(self):
-        found = connection(self)
-        if not cuts:
-            cuts.append(1)
-            return Cut(found, carried_out=False)
-        return found
-
-    monkeypatch.setattr(postgres._Writer, "_connection", cut_once)
+    cut_one_commit(monkeypatch, carried_out=False)
     monkeypatch.setattr(postgres._Writer, "_begin", known_as(str(theirs)))
     journal.run(DoDurably(save(a_charge("a"))))
     assert 1 == count(journal)
@@ -350,16 +346,7 @@ def test_a_lost_commit_is_not_taken_for_another_one_of_the_same_id(opened, admin
 def test_an_id_that_the_server_has_forgotten_is_no_proof_either(opened, monkeypatch):
     """Right after its crash the id lies in the future: nothing was carried out, and it is done again."""
     journal = opened()
-    connection, cuts = postgres._Writer._connection, []
-
-    def cut_once(self):
-        found = connection(self)
-        if not cuts:
-            cuts.append(1)
-            return Cut(found, carried_out=False)
-        return found
-
-    monkeypatch.setattr(postgres._Writer, "_connection", cut_once)
+    cut_one_commit(monkeypatch, carried_out=False)
     monkeypatch.setattr(postgres._Writer, "_begin", known_as(str(2**40)))
     start = time.monotonic()
     journal.run(DoDurably(save(a_charge("a"))))
