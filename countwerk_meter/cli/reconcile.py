@@ -14,13 +14,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from countwerk_meter import Meter
 from countwerk_meter._flow.reconcile import Closed, Finding
 from countwerk_meter._metering.charges import Charge
 from countwerk_meter._metering.listed import Listed
 from countwerk_meter._metering.operations import Operations, checked_note
 from countwerk_meter.cli.answers import NO, console, print_json, reported
-from countwerk_meter.cli.existing_journal import ledger_named, opened
+from countwerk_meter.cli.existing_journal import ledger_named, meter_on, opened
 from countwerk_meter.cli.options import AsJson, BaseUrl, JournalUrl, OnCrash, Policy, Product, Rounded, Rounding
 from countwerk_meter.errors import ConfigurationError
 
@@ -94,9 +93,7 @@ def close(
             raise ConfigurationError("a deduct needs an AI product: pass --product or set COUNTWERK_AI_PRODUCT_ID")
         with opened("reconcile close", journal, as_json=as_json) as store:
             if deduct and product:
-                with Meter(
-                    product, base_url=base_url, journal=store, on_crash=on_crash.value, rounding=rounding.value
-                ) as meter:
+                with meter_on(store, product, base_url, on_crash, rounding) as meter:
                     done = meter.operations.close(name, finding, note=note, deduct=True)
                     meter.flush()
                     leg = next(

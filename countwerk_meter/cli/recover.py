@@ -11,11 +11,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from countwerk_meter import Meter
 from countwerk_meter._drivers.endpoint import Endpoint
 from countwerk_meter._metering.operations import Operations
 from countwerk_meter.cli.answers import NO, console, print_json, print_whole, reported
-from countwerk_meter.cli.existing_journal import opened
+from countwerk_meter.cli.existing_journal import meter_on, opened
 from countwerk_meter.cli.left import SETTLES, left, taken_over
 from countwerk_meter.cli.options import AsJson, BaseUrl, JournalUrl, OnCrash, Policy, Product, Rounded, Rounding
 from countwerk_meter.errors import ConfigurationError
@@ -60,14 +59,7 @@ def recover(
                 moved = Operations(store, endpoint.base_url).take_over_key(take_over_key, endpoint.fingerprint)
             with (
                 console(stderr=True).status("Recovering"),
-                Meter(
-                    product,
-                    base_url=base_url,
-                    journal=store,
-                    on_event=hear,
-                    on_crash=on_crash.value,
-                    rounding=rounding.value,
-                ) as meter,
+                meter_on(store, product, base_url, on_crash, rounding, hear) as meter,
             ):
                 meter.close(timeout)
             remaining = left(store, endpoint.base_url, endpoint.fingerprint)

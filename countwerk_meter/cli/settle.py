@@ -11,10 +11,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from countwerk_meter import Meter
 from countwerk_meter._drivers.endpoint import Endpoint
 from countwerk_meter.cli.answers import NO, console, print_json, reported
-from countwerk_meter.cli.existing_journal import opened
+from countwerk_meter.cli.existing_journal import meter_on, opened
 from countwerk_meter.cli.left import MEANING, NOT_LEFT, left, taken_over
 from countwerk_meter.cli.options import AsJson, BaseUrl, JournalUrl, OnCrash, Policy, Product, Rounded, Rounding
 from countwerk_meter.errors import ConfigurationError
@@ -49,14 +48,7 @@ def settle(
         with opened("settle", journal, as_json=as_json) as store:
             with (
                 console(stderr=True).status("Settling"),
-                Meter(
-                    product,
-                    base_url=base_url,
-                    journal=store,
-                    on_event=hear,
-                    on_crash=on_crash.value,
-                    rounding=rounding.value,
-                ) as meter,
+                meter_on(store, product, base_url, on_crash, rounding, hear) as meter,
             ):
                 meter.flush(timeout)
                 meter.close(1.0)
