@@ -14,7 +14,7 @@ from countwerk_meter._drivers.shadow import shadow_of
 from countwerk_meter._flow.charge import charge_at_once
 from countwerk_meter._flow.overview import Charges
 from countwerk_meter._flow.terms import Terms
-from countwerk_meter._metering.amounts import checked_prices, hold_of
+from countwerk_meter._metering.amounts import checked_prices, hold_of, named_of
 from countwerk_meter._metering.charges import Charge, states_named
 from countwerk_meter._metering.decorator import Recipe, metered
 from countwerk_meter._metering.direct import direct_charge, not_charged
@@ -254,7 +254,7 @@ class Meter(Lifecycle, Estimates, Lookups):
         """
         if on_unavailable is not None:
             check_unavailable(on_unavailable, self._engine.terms.debt_limit)
-        named = {**({"model": model} if model else {}), **(attributes or {})}
+        named = named_of(model, attributes)
         expected = self._expected(estimate, operation, account_id, model, max_output_tokens)
         spec = Spec(
             account_id=checked_account(account_id),
