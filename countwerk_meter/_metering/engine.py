@@ -27,6 +27,7 @@ from countwerk_meter._flow.recover import Recovered, recover
 from countwerk_meter._metering.commits import Commits
 from countwerk_meter._metering.inline import InlineSettlement
 from countwerk_meter._metering.learner import Learner
+from countwerk_meter._metering.ongoing import Gate, Ongoing
 from countwerk_meter._metering.scope import refusing
 from countwerk_meter._metering.settlement import SettlementThread
 from countwerk_meter.errors import ConfigurationError, CountwerkError, InvalidRequestError, JournalError
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from countwerk_meter._flow.books import Operation
     from countwerk_meter._flow.rows import ChargeRow
     from countwerk_meter._flow.terms import Terms
+    from countwerk_meter._metering.call import Call
     from countwerk_meter._metering.reservation import Reservation
     from countwerk_meter._metering.spec import Spec
     from countwerk_meter.journal import Journal
@@ -97,8 +99,7 @@ class Engine:
         self._lock = threading.Lock()
         self.closed = False
         self._drained = False
-        self._open_calls = 0
-        self._gates = 0
+        self._ongoing = Ongoing()
         self._live()
         _ENGINES.add(self)
 
@@ -183,8 +184,7 @@ class Engine:
         """
         self._lock = threading.Lock()
         self._progress = Latch()
-        self._open_calls = 0
-        self._gates = 0
+        self._ongoing = Ongoing()
         self.commits.forget()
         self.learner.forget()
 
@@ -224,15 +224,14 @@ class Engine:
     @contextlib.contextmanager
     def gate_span(self, reservation: Reservation) -> Generator[None]:
         """Wrap a gate in the span `countwerk.reserve`; closing waits for it."""
-        with self._progress:
-            self._gates += 1
+        gate = Gate()
+        self._ongoing.arrived(gate)
         try:
             with self._spanned(reservation):
                 yield
         finally:
-            with self._progress:
-                self._gates -= 1
-                self._progress.notify_all()
+            self._ongoing.answered(gate)
+            self.progressed()
 
     @contextlib.contextmanager
     def _spanned(self, reservation: Reservation) -> Generator[None]:
@@ -255,12 +254,16 @@ class Engine:
             self.settlement.notify()
         self.progressed()
 
-    def opened(self, operation: str, more: int) -> None:
-        """Count the calls that are open: their charges still need the journal."""
-        with self._progress:
-            self._open_calls += more
-            self._progress.notify_all()
-        self.telemetry.opened(operation, more)
+    def began(self, call: Call) -> None:
+        """Note that a call is open: its charge still needs the journal."""
+        self._ongoing.began(call)
+        self.telemetry.opened(call.operation, 1)
+
+    def ended(self, call: Call) -> None:
+        """Note that a call is over, and its charge queued."""
+        self._ongoing.ended(call)
+        self.telemetry.opened(call.operation, -1)
+        self.progressed()
 
     def progressed(self) -> None:
         """Wake whoever waits for a settlement."""
@@ -327,14 +330,14 @@ class Engine:
         with contextlib.suppress(CountwerkError):
             if at_exit:
                 self.settlement.stop(timeout / 2)
-            while self._open_calls + self._gates > 0 and not at_exit and time.monotonic() < deadline:
+            while self._ongoing.any() and not at_exit and time.monotonic() < deadline:
                 self.wait_for_progress(deadline - time.monotonic())
             self._drained = self.flush(max(deadline - time.monotonic(), 0), inline=at_exit)
         self.settlement.stop(max(deadline - time.monotonic(), 0.5))
         if self._shadow_ledger is not None:
             self._shadow_ledger.close()
         self._transport.close()
-        if self._open_calls > 0:
+        if self._ongoing.calls():
             # What they will have cost is still committed; whoever recovers this process' rows settles it.
             self._drained = False
             return False

@@ -72,7 +72,7 @@ class Reservation(Call):
         """Take up a call again that was given up and answers after all: its cost goes under `<id>.late` (rule 15)."""
         if self._charge is not None and not self.open:
             self.open = True
-            self._engine.opened(self.operation, 1)
+            self._engine.began(self)
 
     def finish(self, error: BaseException | None = None) -> None:
         """End the call and charge it. Waits for the commit; never raises."""
@@ -216,7 +216,7 @@ class Reservation(Call):
             self.fundings = [gate.hold.key]
         elif gate.charge.draw:
             self._mode = Mode.DRAW
-        self._engine.opened(self.operation, 1)
+        self._engine.began(self)
 
     def _abandoned(self, task: asyncio.Task[Gate]) -> None:
         """Give back what a cancelled caller's gate brought after all."""
@@ -256,7 +256,7 @@ class Reservation(Call):
             self._engine.tell("unpriced", charge, amount=self.amount)
         future.add_done_callback(self._told)
         self._seal([key for key in self.fundings if key != charge.reservation_key], charge)
-        self._engine.opened(self.operation, -1)
+        self._engine.ended(self)
         return future
 
     def _put(self, operation: Commit | Release, charge: ChargeRow) -> Future[Committed] | None:

@@ -11,6 +11,7 @@ import pytest
 from countwerk_meter import current_reservation
 from countwerk_meter._metering import reservation as reservations
 from countwerk_meter._metering import scope
+from countwerk_meter._metering.engine import Engine
 from countwerk_meter.journal.port import running
 
 
@@ -35,8 +36,10 @@ def strike(monkeypatch, owner, name, *, after=False):
         (reservations.Reservation, "passed", True),
         (reservations.Reservation, "entered", False),
         (scope, "entered", True),
+        (Engine, "progressed", True),
+        (Engine, "began", True),
     ],
-    ids=["behind the gate", "before it is current", "once it is current"],
+    ids=["behind the gate", "before it is current", "once it is current", "out of the gate", "once it is open"],
 )
 def test_ctrl_c_beside_the_gate_leaves_no_hold(bench, meter, monkeypatch, owner, name, after):
     """The call never ran: nothing is charged, and the hold is given back at once."""
@@ -51,7 +54,12 @@ def test_ctrl_c_beside_the_gate_leaves_no_hold(bench, meter, monkeypatch, owner,
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(reservations.Reservation, "_ending"), (reservations.Reservation, "_put"), (reservations.Reservation, "_leave")],
+    [
+        (reservations.Reservation, "_ending"),
+        (reservations.Reservation, "_put"),
+        (reservations.Reservation, "_leave"),
+        (Engine, "ended"),
+    ],
 )
 def test_ctrl_c_at_the_end_of_a_call_loses_no_charge(bench, meter, monkeypatch, owner, name):
     """The model had answered: what it used is charged, once."""
