@@ -253,8 +253,8 @@ async def test_503_when_the_ledger_does_not_answer(wrap, request_to, control):
 
 async def test_503_says_when_to_try_again(wrap, request_to, control):
     """Where the ledger said how long to wait, so does the 503."""
-    control.settings(rate_limit={"requests": 1, "per_seconds": 600, "retry_after": 30})
-    await request_to(wrap(app_of(START, END), Route("POST", "/chat", "app.chat", price=5))).run()
+    fault = {"path": "/api/credits/reserve", "kind": "status", "status": 429, "code": "RATE_LIMITED", "times": 1}
+    control.faults([fault | {"retry_after": "30"}])
     request = await request_to(wrap(app_of(error=AssertionError()), Route("POST", "/chat", "app.chat", price=5))).run()
     assert request.status == 503
     assert request.headers[b"retry-after"] == b"30"

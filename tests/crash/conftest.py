@@ -1,7 +1,6 @@
 """A ledger in a process of its own, and templates of the processes that die."""
 
 import os
-from unittest import mock
 
 import pytest
 
@@ -9,7 +8,7 @@ from countwerk_meter.cli.child import sandbox_process
 from countwerk_meter.sandbox.remote import SandboxControl
 
 from .telling import summary, table
-from .template import Template, unmeasured
+from .template import Template
 from .trials import Bench
 
 TEMPLATES = min(os.cpu_count() or 1, 4)
@@ -33,9 +32,7 @@ def pytest_terminal_summary(terminalreporter):
 @pytest.fixture(scope="session")
 def crash_ledger(tmp_path_factory):
     """A sandbox that survives whatever its clients do."""
-    with mock.patch.dict(os.environ, unmeasured(), clear=True):
-        ledger = sandbox_process(tmp_path_factory.mktemp("ledger"))
-    with ledger as child:
+    with sandbox_process(tmp_path_factory.mktemp("ledger")) as child:
         yield child.announced
 
 

@@ -11,11 +11,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def unmeasured():
-    """The environment without the measuring of coverage: who is killed writes none, and is only slower by it."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
-
-
 class Template:
     """A process that has imported everything, and forks the ones that die."""
 
@@ -26,7 +21,7 @@ class Template:
         with errors.open("wb") as stderr:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.crash.worker"],
-                cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True, env=unmeasured(),
+                cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True,
             )  # fmt: skip
 
     def ask(self, **order):

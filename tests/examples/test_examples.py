@@ -18,7 +18,7 @@ def run(script, **environment):
         env=own | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
     )
 

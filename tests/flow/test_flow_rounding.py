@@ -92,8 +92,9 @@ class Rounding(RuleBasedStateMachine):
         assert self.world.spent() == sum(c.share for c in self.world.all_charges() if c.state == "settled")
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("rounding", ["carry", "ceil"])
-def test_the_total_is_fair_whatever_happens(make_world, rounding, capsys):
+def test_the_total_is_fair_whatever_happens(make_world, rounding, tell):
     """Charged on the ledger, against what was really used."""
 
     class Bound(Rounding):
@@ -111,5 +112,4 @@ def test_the_total_is_fair_whatever_happens(make_world, rounding, capsys):
             suppress_health_check=list(HealthCheck),
         ),
     )
-    with capsys.disabled():
-        print(f"\n  {rounding}: at worst {Bound.worst} credits from the exact total of an account")
+    tell(f"{rounding}: at worst {Bound.worst} credits from the exact total of an account")

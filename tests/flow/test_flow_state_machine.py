@@ -35,17 +35,18 @@ def store(request, tmp_path):
     journal.close()
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.timeout(3600 if DEEP else 120)
 @pytest.mark.parametrize(
     ("store", "driver", "examples"),
     [
-        ("memory", "simulated", 250),
-        ("memory", "sync", 100),
-        ("memory", "async", 100),
-        ("sqlite", "sync", 50),
-        ("sqlite", "async", 50),
-        ("postgres", "sync", 12),
-        ("postgres", "async", 12),
+        ("memory", "simulated", 150),
+        ("memory", "sync", 60),
+        ("memory", "async", 60),
+        ("sqlite", "sync", 30),
+        ("sqlite", "async", 30),
+        ("postgres", "sync", 10),
+        ("postgres", "async", 10),
     ],
     indirect=["store"],
 )
@@ -60,7 +61,7 @@ def test_flows_keep_the_invariants_whatever_happens(store, driver, examples, mak
     run_state_machine_as_test(
         seed(SEED)(Bound),
         settings=settings(
-            max_examples=examples * (16 if DEEP else 1),
+            max_examples=examples * (24 if DEEP else 1),
             stateful_step_count=60 if DEEP else 50,
             deadline=None,
             database=None,

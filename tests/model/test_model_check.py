@@ -12,6 +12,8 @@ from .scenarios import SCENARIOS
 
 DEEP = bool(os.environ.get("COUNTWERK_TEST_DEEP"))
 TIMEOUT = 7200 if DEEP else 120
+
+pytestmark = pytest.mark.usefixtures("unmeasured")
 # So that the check does not shrink unnoticed.
 AT_LEAST = 300_000
 

@@ -6,6 +6,8 @@ from .explore import explore
 from .mutants import FURTHER, NAMED, amount_not_frozen
 from .scenarios import SCENARIOS
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 MUTANTS = (*NAMED, *FURTHER)
 # A policy is caught among the first states of its scenario, which is walked to its end elsewhere.

@@ -55,7 +55,7 @@ def metered(countwerk_sandbox, proxy):
     ) as meter:
         # Seconds that one request of settlement may take: ten, which would be long for a test.
         settlement = meter._engine.settlement
-        settlement._terms = dataclasses.replace(settlement._terms, settle_timeout=BUDGET)
+        settlement._terms = dataclasses.replace(settlement._terms, settle_timeout=BUDGET / 2)
         yield meter
 
 

@@ -58,9 +58,10 @@ def rich(countwerk_sandbox):
 
 def test_a_hold_that_is_left_is_named(rich, meter):
     """With its account."""
-    meter.reserve("acct_1", "app.chat", amount=5).begin()
+    reservation = meter.reserve("acct_1", "app.chat", amount=5).begin()
     with pytest.raises(AssertionError, match="acct_1: 5 credits are still held"):
         assert_books_balance(rich, meter, timeout=0.2)
+    reservation.finish_now()
 
 
 def test_credits_that_the_ledger_does_not_know_are_named(rich):

@@ -207,7 +207,7 @@ def count_connections(handle):
     return counting
 
 
-def test_a_connection_is_kept(over, raw_server):
+def test_a_connection_is_kept(raw_server, over):
     """Requests follow one another over one connection."""
     server = raw_server(count_connections(answer_for_ever))
     sender = over(server.url)
