@@ -1,5 +1,8 @@
 # The front door: `just` lists what there is.
 
+# The tests start hundreds of processes: what one of them compiled, the others need not.
+export PYTHONDONTWRITEBYTECODE := ""
+
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
 _default:

@@ -6,6 +6,8 @@ log with a single `write` each, so that what it wrote is there however it ends.
 """
 
 import contextlib
+import gc
+import importlib
 import json
 import os
 import signal
@@ -164,6 +166,10 @@ def main():
     """Serve orders until stdin ends."""
     warnings.simplefilter("error")
     tls()
+    # What is imported at the first request only, by every child anew.
+    for name in ("anyio._backends._asyncio", "anyio.streams.tls", "encodings.idna", "sniffio"):
+        importlib.import_module(name)
+    gc.freeze()
     for line in sys.stdin:
         order = json.loads(line)
         answer = _wait(order["pid"]) if order["do"] == "wait" else {"pid": _start(order)}
