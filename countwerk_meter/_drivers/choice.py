@@ -12,7 +12,6 @@ import importlib.util
 import os
 from typing import TYPE_CHECKING
 
-from countwerk_meter._drivers.transport import AsyncHttpxTransport, HttpxTransport
 from countwerk_meter.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -48,6 +47,9 @@ def sync_transport(endpoint: Endpoint, http: httpx.Client | None = None) -> Tran
         from countwerk_meter._drivers.fast_transport import FastTransport
 
         return FastTransport(endpoint)
+    # Here, so that an app that has the fast ones does not import the others.
+    from countwerk_meter._drivers.transport import HttpxTransport
+
     return HttpxTransport(endpoint, http)
 
 
@@ -57,4 +59,6 @@ def async_transport(endpoint: Endpoint, http: httpx.AsyncClient | None = None) -
         from countwerk_meter._drivers.fast_async_transport import AsyncFastTransport
 
         return AsyncFastTransport(endpoint)
+    from countwerk_meter._drivers.transport import AsyncHttpxTransport
+
     return AsyncHttpxTransport(endpoint, http)

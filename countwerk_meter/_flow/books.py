@@ -92,12 +92,12 @@ class Books(Protocol):
         """Whether an owner is dead now, and, until this transaction ends, stays so. One that never joined is."""
         ...
 
-    def reservations_owned(self, ledger: str, owner: str) -> list[ReservationRow]:
-        """Return an owner's holds that have not ended; without those that another transaction is about to move."""
+    def reservations_owned(self, ledger: str, principal: str, owner: str, limit: int) -> list[ReservationRow]:
+        """Return holds of an owner that have not ended; without those that another transaction is about to move."""
         ...
 
-    def charges_owned(self, ledger: str, owner: str) -> list[ChargeRow]:
-        """Return an owner's charges that have not ended, oldest first; without those about to be moved."""
+    def charges_owned(self, ledger: str, principal: str, owner: str, limit: int) -> list[ChargeRow]:
+        """Return charges of an owner that have not ended; without those that another transaction is about to move."""
         ...
 
     def moving(self, ledger: str, owner: str) -> bool:

@@ -30,6 +30,7 @@ PROCESS_DIED: Final = "its process died"
 # A row that has been due for so long, in seconds, has an owner that does not look after it, whether it lives or not.
 OVERDUE_AFTER: Final = 120.0
 _AT_ONCE: Final = 500
+ADOPTED_AT_ONCE: Final = 100
 _SENDS: Final = WAITING | {ReservationState.CLOSING}
 
 
@@ -51,6 +52,7 @@ class Adopted:
 
     counts: Recovered = Recovered()
     calls: tuple[ChargeRow, ...] = ()
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,25 +80,28 @@ def _is_anothers(books: Books, due: DueRow, terms: Terms) -> bool:
 @dataclass(frozen=True, slots=True)
 class Adopt(Operation[Adopted]):
     """
-    Make a dead owner's rows ours, in one transaction, so that two recoverers never take one row both.
+    Make rows of a dead owner ours, in one transaction, so that two recoverers never take one row both.
 
     Whether the owner is dead is decided in the same transaction. One that was only paused and wakes up finds its rows
     moved on (their epoch), sends nothing for them, and brings what it knows as a late truth (money rule 15).
+
+    Only so many at once: this process' own calls wait for the same journal, and no longer than they allow.
     """
 
     durable: ClassVar[bool] = True
     terms: Terms
     dead: str
     now: float
+    at_once: int = ADOPTED_AT_ONCE
 
     def apply(self, books: Books) -> Adopted:
         if not books.is_dead(self.dead):
             return Adopted()
         terms = self.terms
+        whose = (terms.ledger, terms.principal, self.dead)
         resumed = orphans = 0
-        for row in books.reservations_owned(terms.ledger, self.dead):
-            if row.principal != terms.principal:
-                continue
+        holds = books.reservations_owned(*whose, self.at_once)
+        for row in holds:
             ours = replace(row, owner=terms.owner, epoch=row.epoch + 1, due_at=self._due(row))
             if row.state is ReservationState.REQUESTED:
                 orphans += 1
@@ -107,9 +112,8 @@ class Adopt(Operation[Adopted]):
                     ours = closing(replace(ours, sealed=True), self.now)
             books.save_reservation(ours)
         calls: list[ChargeRow] = []
-        for charge in books.charges_owned(terms.ledger, self.dead):
-            if charge.principal != terms.principal:
-                continue
+        charges = books.charges_owned(*whose, self.at_once - len(holds))
+        for charge in charges:
             mine = replace(charge, owner=terms.owner, due_at=self._due(charge))
             if charge.state is not ChargeState.OPEN:
                 books.save_charge(mine)
@@ -122,7 +126,8 @@ class Adopt(Operation[Adopted]):
             else:
                 books.save_charge(mine)
                 calls.append(self._close(books, mine))
-        return Adopted(Recovered(len(calls), resumed, orphans), tuple(calls))
+        more = len(holds) + len(charges) == self.at_once
+        return Adopted(Recovered(len(calls), resumed, orphans), tuple(calls), more)
 
     def _due(self, row: ReservationRow | ChargeRow) -> float | None:
         """What waits to be sent is tried at once: its owner's clock may have run ahead of ours."""
@@ -205,18 +210,21 @@ class Keys(Operation["dict[str, int]"]):
         return books.principals(self.ledger)
 
 
-def recover(terms: Terms) -> Flow[Recovered]:
-    """Take over what dead owners left, and what living ones have left alone for too long."""
+def recover(terms: Terms, at_once: int = ADOPTED_AT_ONCE) -> Flow[Recovered]:
+    """Take over what dead owners left, `at_once` rows a transaction, and what living ones left alone for too long."""
     now: Moment = yield Now()
     found: tuple[list[str], bool] = yield Journal(Abandoned(terms, now.wall))
     dead, overdue = found
     total = Recovered()
     for owner in dead:
-        adopted: Adopted = yield Journal(Adopt(terms, owner, now.wall))
-        total += adopted.counts
-        for call in adopted.calls:
-            fields = settled_fields(call, via=call.via, amount=call.amount or 0)
-            yield Emit("crashed", fields | {"state": str(call.state), "reason": PROCESS_DIED})
+        more = True
+        while more:
+            adopted: Adopted = yield Journal(Adopt(terms, owner, now.wall, at_once))
+            total += adopted.counts
+            more = adopted.more
+            for call in adopted.calls:
+                fields = settled_fields(call, via=call.via, amount=call.amount or 0)
+                yield Emit("crashed", fields | {"state": str(call.state), "reason": PROCESS_DIED})
     if overdue:
         taken: int = yield Journal(TakeOverdue(terms, now.wall))
         total += Recovered(resumed=taken)

@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from dataclasses import replace
 from decimal import Decimal
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from countwerk_meter._flow.begin import DEFERRED
@@ -148,18 +149,15 @@ class _Books:
     def is_dead(self, owner: str) -> bool:
         return owner not in self._alive
 
-    def reservations_owned(self, ledger: str, owner: str) -> list[ReservationRow]:
-        return [
-            row
-            for row in self._reservations.values()
-            if (row.ledger, row.owner) == (ledger, owner) and row.state in HOLDING
-        ]
+    def reservations_owned(self, ledger: str, principal: str, owner: str, limit: int) -> list[ReservationRow]:
+        whose = (ledger, principal, owner)
+        rows = (row for row in self._reservations.values() if row.state in HOLDING)
+        return list(islice((row for row in rows if (row.ledger, row.principal, row.owner) == whose), limit))
 
-    def charges_owned(self, ledger: str, owner: str) -> list[ChargeRow]:
-        rows = [
-            row for row in self._charges.values() if (row.ledger, row.owner) == (ledger, owner) and row.state in LIVE
-        ]
-        return sorted(rows, key=lambda row: (row.created_at, row.id))
+    def charges_owned(self, ledger: str, principal: str, owner: str, limit: int) -> list[ChargeRow]:
+        whose = (ledger, principal, owner)
+        rows = (row for row in self._charges.values() if row.state in LIVE)
+        return list(islice((row for row in rows if (row.ledger, row.principal, row.owner) == whose), limit))
 
     def moving(self, ledger: str, owner: str) -> bool:
         holds = (row for row in self._reservations.values() if row.state is ReservationState.CLOSING)

@@ -118,11 +118,11 @@ class SqlBooks(ABC):
     def rename_principal(self, ledger: str, before: str, after: str) -> int:
         return sum(self._execute(statement, (after, ledger, before)).rowcount for statement in self._sql.rename)
 
-    def reservations_owned(self, ledger: str, owner: str) -> list[ReservationRow]:
-        return self._reservations(self._sql.reservations_owned, (ledger, owner))
+    def reservations_owned(self, ledger: str, principal: str, owner: str, limit: int) -> list[ReservationRow]:
+        return self._reservations(self._sql.reservations_owned, (ledger, principal, owner, limit))
 
-    def charges_owned(self, ledger: str, owner: str) -> list[ChargeRow]:
-        return self._charges(self._sql.charges_owned, (ledger, owner))
+    def charges_owned(self, ledger: str, principal: str, owner: str, limit: int) -> list[ChargeRow]:
+        return self._charges(self._sql.charges_owned, (ledger, principal, owner, limit))
 
     def moving(self, ledger: str, owner: str) -> bool:
         return self._execute(self._sql.moving, (ledger, owner) * 2).fetchone() is not None

@@ -84,10 +84,10 @@ class Statements:
             ") AS rows_of_both"
         )
         self.reservations_owned = self._reservations(
-            f"ledger = ? AND owner = ? AND state IN {holding}{skip}", "reservation_live"
+            f"ledger = ? AND principal = ? AND owner = ? AND state IN {holding} LIMIT ?{skip}", "reservation_live"
         )
         self.charges_owned = self._charges(
-            f"ledger = ? AND owner = ? AND state IN {live} ORDER BY created_at, id{skip}", "charge_owned"
+            f"ledger = ? AND principal = ? AND owner = ? AND state IN {live} LIMIT ?{skip}", "charge_owned"
         )
         self.moving = self._marked(
             f"SELECT 1 FROM {self.reservation_table}{self._by('reservation_live')}"

@@ -171,7 +171,7 @@ class QueryConformance:
         assert self.look(journal, lambda books: books.principals("l")) == {"p": 7, "other": 1}
 
     def test_an_owners_rows_are_those_that_have_not_ended(self, journal: Journal) -> None:
-        """Charges come oldest first."""
+        """And of one key; no more at once than asked for."""
         self.save(
             journal,
             *(a_reservation(state, state=state) for state in _R),
@@ -180,11 +180,15 @@ class QueryConformance:
             a_charge("theirs", owner="other"),
             a_reservation("there", ledger="other"),
             a_charge("there", ledger="other"),
+            a_reservation("another key's", principal="other"),
+            a_charge("another key's", principal="other"),
         )
-        rows = self.look(journal, lambda books: books.reservations_owned("l", "o"))
+        rows = self.look(journal, lambda books: books.reservations_owned("l", "p", "o", 100))
         assert {str(state) for state in HOLDING} == {row.key for row in rows}
-        charges = self.look(journal, lambda books: books.charges_owned("l", "o"))
-        assert [str(state) for state in reversed(_C) if state in LIVE] == [row.id for row in charges]
+        charges = self.look(journal, lambda books: books.charges_owned("l", "p", "o", 100))
+        assert {str(state) for state in LIVE} == {row.id for row in charges}
+        assert len(self.look(journal, lambda books: books.reservations_owned("l", "p", "o", 2))) == 2
+        assert len(self.look(journal, lambda books: books.charges_owned("l", "p", "o", 1))) == 1
 
     def test_overdue_rows_are_a_keys_whoever_owns_them(self, journal: Journal) -> None:
         """Longest overdue first; what has ended is never overdue."""

@@ -217,15 +217,15 @@ def test_a_row_that_another_transaction_moves_is_passed_over(opened):
     locked, go_on = threading.Event(), threading.Event()
 
     def slow(books):
-        mine = books.charges_owned("l", "o")
+        mine = books.charges_owned("l", "p", "o", 10)
         locked.set()
         assert go_on.wait(20)
         return len(mine)
 
     waiting = first.submit(Do(slow))
     assert locked.wait(10)
-    assert [] == second.run(Do(lambda books: books.charges_owned("l", "o")))
-    assert 2 == len(second.run(Look(lambda books: books.charges_owned("l", "o"))))
+    assert [] == second.run(Do(lambda books: books.charges_owned("l", "p", "o", 10)))
+    assert 2 == len(second.run(Look(lambda books: books.charges_owned("l", "p", "o", 10))))
     go_on.set()
     assert 2 == waiting.result(10)
 

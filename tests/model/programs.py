@@ -142,7 +142,7 @@ def _process(terms):
 PROGRAMS = {
     "settle": settle,
     "deduct": deduct,
-    "recover": lambda terms, _key: recover(terms),
+    "recover": lambda terms, _key: recover(terms, at_once=1),
     "call": call,
     "clamped": clamped,
     "ending": ending,
