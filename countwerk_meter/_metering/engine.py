@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from countwerk_meter._drivers.endpoint import Endpoint
     from countwerk_meter._drivers.runtime import Between
-    from countwerk_meter._flow.books import Operation
+    from countwerk_meter._flow.books import DueRow, Operation
     from countwerk_meter._flow.rows import ChargeRow
     from countwerk_meter._flow.terms import Terms
     from countwerk_meter._metering.call import Call
@@ -288,11 +288,13 @@ class Engine:
         deadline = time.monotonic() + timeout
         while True:
             try:
-                agenda = self._ask(Due(self.terms.ledger, self.terms.owner, self.now(), 64), deadline)
                 # A row that was tried and backs off, or is out just now, is due later, and has not settled.
-                waiting = bool(agenda.rows or self.commits) or self._ask(
-                    Waiting(self.terms.ledger, self.terms.owner), deadline
-                )
+                waiting = bool(self.commits) or self._ask(Waiting(self.terms.ledger, self.terms.owner), deadline)
+                rows: tuple[DueRow, ...] = ()
+                if inline or not waiting:
+                    # Sorted, and so not read again for each of many that settle one after another.
+                    rows = self._ask(Due(self.terms.ledger, self.terms.owner, self.now(), 64), deadline).rows
+                waiting = waiting or bool(rows)
             except TimeoutError:
                 return False
             if not waiting:
@@ -303,8 +305,8 @@ class Engine:
             if inline:
                 # No thread tries again what could not be written (money rule 7).
                 self.commits.retry(left)
-                self.inline.settle(tuple((row.kind, row.key) for row in agenda.rows))
-                if not agenda.rows:
+                self.inline.settle(tuple((row.kind, row.key) for row in rows))
+                if not rows:
                     self.wait_for_progress(min(left, 0.05))
             else:
                 self.settlement.notify()

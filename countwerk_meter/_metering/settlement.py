@@ -12,6 +12,7 @@ import contextlib
 import random
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from countwerk_meter._flow.backoff import PARKED_FOR, SETTLE_BASE, SETTLE_CAP, ceiling
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from countwerk_meter._drivers.loops import LoopTransports
     from countwerk_meter._drivers.runtime import Runtime
+    from countwerk_meter._flow.books import DueRow
     from countwerk_meter._flow.commands import Flow
     from countwerk_meter._flow.terms import Terms
     from countwerk_meter.journal import Journal
@@ -41,6 +43,8 @@ _PROBE_BASE: Final = 0.25
 _PROBE_CAP: Final = 30.0
 _BEHIND_SECONDS: Final = 120.0
 _AGAIN_SECONDS: Final = 1.0
+# Rows that are read at once, for each request that may be under way: reading them sorts all that is due.
+_AHEAD: Final = 16
 # After so many doubtful probes for one account another one is asked for, if it has anything due.
 _PROBES_FOR_ONE: Final = 2
 # A 429 holds its own row back for as long as the ledger asks, and everybody's for so long at most: holds expire.
@@ -100,6 +104,9 @@ class SettlementThread:
         self._start_at = 0.0
         self._stopping = False
         self._running: set[tuple[str, str]] = set()
+        # What was read and waits for a place, and until when it is good: rows that fall due later may be more urgent.
+        self._ahead: deque[DueRow] = deque()
+        self._ahead_until = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._probing: str | None = None
         self._recover_at = time.monotonic() + RECOVER_SECONDS
@@ -134,6 +141,7 @@ class SettlementThread:
             self._start_at = time.monotonic() + _AGAIN_SECONDS
             # What a thread before this one left unfinished.
             self._running.clear()
+            self._ahead.clear()
             self._tasks.clear()
             self._probing = None
             thread = threading.Thread(target=self._run, name="countwerk-settlement", daemon=True)
@@ -214,27 +222,21 @@ class SettlementThread:
             return _IDLE_SECONDS
         if now < self._not_before:
             return self._not_before - now
-        free = self._concurrency - len(self._running)
-        if free <= 0:
+        if time.monotonic() > self._ahead_until:
+            self._ahead.clear()
+        self._launch(now)
+        if len(self._running) >= self._concurrency:
             return _IDLE_SECONDS
-        limit = self._concurrency * 4 + len(self._running) + len(self._retry_at)
+        limit = self._concurrency * _AHEAD + len(self._running) + len(self._retry_at)
         apart = (*self._parked.items(), *self._resting.items())
         parked = frozenset(account for account, until in apart if until > now)
         agenda: Agenda = await asyncio.wrap_future(
             self._journal.submit(Due(self._terms.ledger, self._terms.owner, now, limit, parked))
         )
         self._judge_backlog(agenda, limit, now)
-        for row in agenda.rows:
-            name = (row.kind, row.key)
-            if name in self._running or self._retry_at.get(name, 0) > now:
-                continue
-            if free == 0:
-                break
-            free -= 1
-            self._running.add(name)
-            task = asyncio.create_task(self._settle(row.kind, row.key, row.account_id))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        self._ahead.extend(row for row in agenda.rows if (row.kind, row.key) not in self._running)
+        self._ahead_until = time.monotonic() + _AGAIN_SECONDS
+        self._launch(now)
         waits = [
             until
             for until in (*self._retry_at.values(), *self._parked.values(), *self._resting.values())
@@ -243,6 +245,19 @@ class SettlementThread:
         if agenda.next_due is not None and agenda.next_due > now:
             waits.append(agenda.next_due)
         return min(max(min(waits, default=now + _IDLE_SECONDS) - now, 0.01), _IDLE_SECONDS)
+
+    def _launch(self, now: float) -> None:
+        """Start passes over what was read, as many as may run at once; the rest of it is read no second time."""
+        while self._ahead and len(self._running) < self._concurrency:
+            row = self._ahead.popleft()
+            name = (row.kind, row.key)
+            apart = max(self._parked.get(row.account_id, 0), self._resting.get(row.account_id, 0))
+            if max(apart, self._retry_at.get(name, 0)) > now:
+                continue
+            self._running.add(name)
+            task = asyncio.create_task(self._settle(row.kind, row.key, row.account_id))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     def _judge_backlog(self, agenda: Agenda, limit: int, now: float) -> None:
         """New calls settle inline while more is due than fits, and the oldest hold is about to expire."""

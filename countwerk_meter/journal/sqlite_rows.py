@@ -46,9 +46,15 @@ class SqliteBooks(SqlBooks):
         return self._read((ledger, charge_id), super().charge(ledger, charge_id), _values_of_charge)
 
     def charges_of(self, reservation_key: str) -> list[ChargeRow]:
-        found = super().charges_of(reservation_key)
+        return self._all_read(super().charges_of(reservation_key))
+
+    def charges_owned(self, ledger: str, principal: str, owner: str, limit: int) -> list[ChargeRow]:
+        return self._all_read(super().charges_owned(ledger, principal, owner, limit))
+
+    def reservations_owned(self, ledger: str, principal: str, owner: str, limit: int) -> list[ReservationRow]:
+        found = super().reservations_owned(ledger, principal, owner, limit)
         for row in found:
-            self._read((row.ledger, row.id), row, _values_of_charge)
+            self._read((row.key,), row, _values_of_reservation)
         return found
 
     def save_reservation(self, row: ReservationRow) -> None:
@@ -67,6 +73,11 @@ class SqliteBooks(SqlBooks):
     def rename_principal(self, ledger: str, before: str, after: str) -> int:
         self.forget_rows()
         return super().rename_principal(ledger, before, after)
+
+    def _all_read(self, charges: list[ChargeRow]) -> list[ChargeRow]:
+        for row in charges:
+            self._read((row.ledger, row.id), row, _values_of_charge)
+        return charges
 
     def _read(self, key: tuple[str, ...], row: R | None, values: Callable[[R], tuple[Any, ...]]) -> R | None:
         if row is not None:
