@@ -107,6 +107,8 @@ class SettlementThread:
         # What was read and waits for a place, and until when it is good: rows that fall due later may be more urgent.
         self._ahead: deque[DueRow] = deque()
         self._ahead_until = 0.0
+        # When to read again what is due, POSIX seconds, unless notified.
+        self._look_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._probing: str | None = None
         self._recover_at = time.monotonic() + RECOVER_SECONDS
@@ -123,6 +125,7 @@ class SettlementThread:
         """Say that something may have fallen due; starts the thread if there is none. Waits for nothing."""
         if self._stopping:
             return
+        self._look_at = 0.0
         if self._thread is None or not self._thread.is_alive():
             self._start()
         loop, wake = self._loop, self._wake
@@ -212,6 +215,7 @@ class SettlementThread:
             except CountwerkError:
                 return _AGAIN_SECONDS
             if found != Recovered():
+                self._look_at = 0.0
                 return 0.0
         return RECOVER_SECONDS
 
@@ -227,6 +231,10 @@ class SettlementThread:
         self._launch(now)
         if len(self._running) >= self._concurrency:
             return _IDLE_SECONDS
+        if now < self._look_at:
+            return self._look_at - now
+        # First of all: a notice that comes while the journal is being read counts.
+        self._look_at = now + _IDLE_SECONDS
         limit = self._concurrency * _AHEAD + len(self._running) + len(self._retry_at)
         apart = (*self._parked.items(), *self._resting.items())
         parked = frozenset(account for account, until in apart if until > now)
@@ -237,14 +245,13 @@ class SettlementThread:
         self._ahead.extend(row for row in agenda.rows if (row.kind, row.key) not in self._running)
         self._ahead_until = time.monotonic() + _AGAIN_SECONDS
         self._launch(now)
-        waits = [
-            until
-            for until in (*self._retry_at.values(), *self._parked.values(), *self._resting.values())
-            if until > now
-        ]
-        if agenda.next_due is not None and agenda.next_due > now:
-            waits.append(agenda.next_due)
-        return min(max(min(waits, default=now + _IDLE_SECONDS) - now, 0.01), _IDLE_SECONDS)
+        later = (*self._retry_at.values(), *self._parked.values(), *self._resting.values(), agenda.next_due or 0.0)
+        waits = [until for until in later if until > now]
+        if len(agenda.rows) >= limit:
+            # There is more: read on as soon as there is a place.
+            waits.append(now)
+        self._look_at = min(self._look_at, *waits) if waits else self._look_at
+        return min(max(self._look_at - now, 0.01), _IDLE_SECONDS)
 
     def _launch(self, now: float) -> None:
         """Start passes over what was read, as many as may run at once; the rest of it is read no second time."""
@@ -284,6 +291,8 @@ class SettlementThread:
         finally:
             span.end()
             self._running.discard(name)
+        if done.verdict is not Verdict.ENDED or done.work:
+            self._look_at = 0.0
         self._act_on(done)
         self._progress()
         if self._wake is not None:
@@ -346,6 +355,7 @@ class SettlementThread:
             times = self._silences[account_id] = self._silences.get(account_id, 0) + 1
             self._resting[account_id] = time.time() + ceiling(times, base=_AGAIN_SECONDS, cap=_LONGEST_PAUSE)
         self._probing = None
+        self._look_at = 0.0
         if paused and not self._stopping:
             self._telemetry.event("resumed", {"account_id": why.account_id})
         if self._wake is not None:
