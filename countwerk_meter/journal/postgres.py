@@ -65,6 +65,10 @@ class _UndoneError(Exception):
     """Nothing was carried out, and another try may succeed."""
 
 
+class _RefusedError(Exception):
+    """One of a group cannot be carried out, whenever it is tried."""
+
+
 class _UnreachableError(_UndoneError):
     """No server answers: one operation has no better luck than all of them."""
 
@@ -203,7 +207,8 @@ class _Writer:
         failure = JournalError(f"the journal {self._server.name} cannot be written: {why}")
         return [(future, None, failure) for _, future in jobs]
 
-    def _once(self, jobs: Sequence[_Job]) -> _Results:
+    def _once(self, jobs: Sequence[_Job], *, apart: bool = False) -> _Results:
+        """Carry out a group in one transaction; `apart`: each so that it can be undone alone."""
         import psycopg
 
         mark: _Mark | None = None
@@ -216,9 +221,13 @@ class _Writer:
             mark = self._begin(db, reads=reads, durable=any(operation.durable for operation, _ in jobs))
             books = PostgresBooks(db, self._lease, reads=reads)
             for operation, future in jobs:
-                results.append(self._step(db, books, operation, future, alone=len(jobs) == 1))
+                results.append(self._step(db, books, operation, future, apart=apart, alone=len(jobs) == 1))
             committing = True
             db.execute("COMMIT")
+        except _RefusedError:
+            # One of them cannot be carried out, which is rare: once more, so that it is undone alone.
+            self._roll_back()
+            return self._once(jobs, apart=True)
         except psycopg.Error as error:
             if committing and mark is not None and not _is_refusal(error):
                 # The answer to the commit is lost. What became of it, the server knows.
@@ -259,21 +268,30 @@ class _Writer:
         return None if row is None else _Mark(str(row[0]), self._id, self._number)
 
     def _step(
-        self, db: Connection, books: PostgresBooks, operation: Operation[Any], future: Future[Any], *, alone: bool
+        self,
+        db: Connection,
+        books: PostgresBooks,
+        operation: Operation[Any],
+        future: Future[Any],
+        *,
+        apart: bool,
+        alone: bool,
     ) -> Result:
-        """Carry out one operation; one that is refused is undone alone."""
+        """Carry out one operation; one that is refused is undone alone, or asks to be carried out apart."""
         import psycopg
 
-        if not alone:
+        if apart:
             db.execute("SAVEPOINT one")
         try:
             result = operation.apply(books)
         except Exception as error:
             if isinstance(error, psycopg.Error) and not _is_its_own(error):
                 raise
-            db.execute("ROLLBACK" if alone else "ROLLBACK TO one")
+            if not apart and not alone:
+                raise _RefusedError from None
+            db.execute("ROLLBACK TO one" if apart else "ROLLBACK")
             return future, None, self._refused(error)
-        if not alone:
+        if apart:
             db.execute("RELEASE one")
         return future, result, None
 
