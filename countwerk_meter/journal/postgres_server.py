@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Connection = psycopg.Connection[tuple[Any, ...]]
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 _IS_MADE: Final = (
     "SELECT 1 FROM pg_catalog.pg_tables"
     " WHERE tablename = 'countwerk_schema' AND schemaname = ANY (current_schemas(false))"

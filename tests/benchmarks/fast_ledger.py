@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import time
+import uuid
 
 _NAMES = itertools.count()
 _FAR = "2099-01-01T00:00:00Z"
@@ -20,7 +21,7 @@ _FAR = "2099-01-01T00:00:00Z"
 def _answer(path, body):
     if path.endswith(b"/reserve"):
         return {
-            "reservationId": f"res-{next(_NAMES)}",
+            "reservationId": f"res-{uuid.uuid4().hex}",
             "operation": body["operation"],
             "amount": body["amount"],
             "expiresAt": _FAR,
