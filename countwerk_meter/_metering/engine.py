@@ -309,7 +309,7 @@ class Engine:
                 if not rows:
                     self.wait_for_progress(min(left, 0.05))
             else:
-                self.settlement.notify()
+                self.settlement.notify(waited_for=True)
                 self.wait_for_progress(left)
 
     def _ask(self, operation: Operation[T], deadline: float) -> T:

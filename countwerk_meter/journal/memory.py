@@ -29,12 +29,19 @@ _NEVER = float("inf")
 
 
 class _Books:
-    """Rows in dicts, with an undo list: an operation that raises leaves nothing behind."""
+    """
+    Rows in dicts, with an undo list: an operation that raises leaves nothing behind.
+
+    What has not ended stands in dicts of its own as well: a call looks through those, not through all that ever was.
+    """
 
     def __init__(self, alive: set[str]) -> None:
         self._alive = alive
         self._reservations: dict[str, ReservationRow] = {}
         self._charges: dict[tuple[str, str], ChargeRow] = {}
+        self._holding: dict[str, ReservationRow] = {}
+        self._live: dict[tuple[str, str], ChargeRow] = {}
+        self._drawn: dict[str, tuple[tuple[str, str], ...]] = {}
         self._ids: dict[tuple[str, str], str] = {}
         self._carry: dict[tuple[str, str], Decimal] = {}
         self._histories: dict[tuple[str, str, str, str], str] = {}
@@ -52,8 +59,12 @@ class _Books:
         self._undo.clear()
 
     def _put(self, table: dict[Any, Any], key: object, value: object) -> None:
+        """Set a key, or with None take it away."""
         self._undo.append((table, key, table.get(key)))
-        table[key] = value
+        if value is None:
+            table.pop(key, None)
+        else:
+            table[key] = value
 
     def reservation(self, key: str) -> ReservationRow | None:
         return self._reservations.get(key)
@@ -65,25 +76,23 @@ class _Books:
         return self._charges.get((ledger, charge_id))
 
     def charges_of(self, reservation_key: str) -> list[ChargeRow]:
-        rows = [row for row in self._charges.values() if row.reservation_key == reservation_key and row.parent is None]
+        drawn = (self._charges[name] for name in self._drawn.get(reservation_key, ()))
+        rows = [row for row in drawn if row.reservation_key == reservation_key and row.parent is None]
         return sorted(rows, key=lambda row: (_NEVER if row.committed_at is None else row.committed_at, row.id))
 
     def open_reservations(self, ledger: str, principal: str, account_id: str) -> list[ReservationRow]:
         return [
             row
-            for row in self._reservations.values()
-            if (row.ledger, row.principal, row.account_id) == (ledger, principal, account_id) and row.state in HOLDING
+            for row in self._holding.values()
+            if (row.ledger, row.principal, row.account_id) == (ledger, principal, account_id)
         ]
 
     def owed(self, ledger: str, principal: str, account_id: str) -> list[ChargeRow]:
         return [
             row
-            for row in self._charges.values()
+            for row in self._live.values()
             if (row.ledger, row.principal, row.account_id) == (ledger, principal, account_id)
-            and (
-                row.state is ChargeState.UNCOLLECTED
-                or (row.reason == DEFERRED and row.state in {ChargeState.OPEN, ChargeState.COMMITTED})
-            )
+            and (row.state is ChargeState.UNCOLLECTED or row.reason == DEFERRED)
         ]
 
     def charged(self, ledger: str, account_id: str) -> int:
@@ -96,19 +105,19 @@ class _Books:
     def due(self, ledger: str, owner: str, before: float, limit: int, without: Collection[str] = ()) -> list[DueRow]:
         reservations = [
             (row.expires_at or _NEVER, row.due_at, DueRow("reservation", row.key, row.account_id, row.expires_at))
-            for row in self._reservations.values()
+            for row in self._holding.values()
             if row.ledger == ledger and row.owner == owner and row.due_at is not None and row.due_at <= before
         ]
         charges = [
             (_NEVER, row.due_at, DueRow("charge", row.id, row.account_id, None))
-            for row in self._charges.values()
+            for row in self._live.values()
             if row.ledger == ledger and row.owner == owner and row.due_at is not None and row.due_at <= before
         ]
         found = [each for each in reservations + charges if each[2].account_id not in without]
         return [row for _, _, row in sorted(found, key=lambda each: each[:2])[:limit]]
 
     def next_due(self, ledger: str, owner: str, after: float) -> float | None:
-        rows = (*self._reservations.values(), *self._charges.values())
+        rows = (*self._holding.values(), *self._live.values())
         return min(
             (
                 row.due_at
@@ -126,24 +135,23 @@ class _Books:
         rows = [row for row in self._reservations.values() if row.ledger == ledger and row.state in states]
         return sorted(rows, key=lambda row: (row.created_at, row.key))[:limit]
 
-    def _live(self, ledger: str) -> list[ReservationRow | ChargeRow]:
-        held = [row for row in self._reservations.values() if row.ledger == ledger and row.state in HOLDING]
-        return [*held, *(row for row in self._charges.values() if row.ledger == ledger and row.state in LIVE)]
+    def _unended(self, ledger: str) -> list[ReservationRow | ChargeRow]:
+        return [row for row in (*self._holding.values(), *self._live.values()) if row.ledger == ledger]
 
     def owners(self, ledger: str, principal: str | None) -> set[str]:
-        return {row.owner for row in self._live(ledger) if principal in {None, row.principal}}
+        return {row.owner for row in self._unended(ledger) if principal in {None, row.principal}}
 
     def principals(self, ledger: str) -> dict[str, int]:
-        return dict(Counter(row.principal for row in self._live(ledger)))
+        return dict(Counter(row.principal for row in self._unended(ledger)))
 
     def rename_principal(self, ledger: str, before: str, after: str) -> int:
         waiting = [row for row in self._charges.values() if row.ledger == ledger and row.state in LISTED - LIVE]
-        moved = [row for row in (*self._live(ledger), *waiting) if row.principal == before]
+        moved = [row for row in (*self._unended(ledger), *waiting) if row.principal == before]
         for row in moved:
             if isinstance(row, ReservationRow):
-                self._put(self._reservations, row.key, replace(row, principal=after))
+                self._keep_reservation(replace(row, principal=after))
             else:
-                self._put(self._charges, (row.ledger, row.id), replace(row, principal=after))
+                self._keep_charge(replace(row, principal=after))
         return len(moved)
 
     def is_dead(self, owner: str) -> bool:
@@ -151,23 +159,23 @@ class _Books:
 
     def reservations_owned(self, ledger: str, principal: str, owner: str, limit: int) -> list[ReservationRow]:
         whose = (ledger, principal, owner)
-        rows = (row for row in self._reservations.values() if row.state in HOLDING)
+        rows = self._holding.values()
         return list(islice((row for row in rows if (row.ledger, row.principal, row.owner) == whose), limit))
 
     def charges_owned(self, ledger: str, principal: str, owner: str, limit: int) -> list[ChargeRow]:
         whose = (ledger, principal, owner)
-        rows = (row for row in self._charges.values() if row.state in LIVE)
+        rows = self._live.values()
         return list(islice((row for row in rows if (row.ledger, row.principal, row.owner) == whose), limit))
 
     def moving(self, ledger: str, owner: str) -> bool:
-        holds = (row for row in self._reservations.values() if row.state is ReservationState.CLOSING)
-        calls = (row for row in self._charges.values() if row.state is ChargeState.COMMITTED)
+        holds = (row for row in self._holding.values() if row.state is ReservationState.CLOSING)
+        calls = (row for row in self._live.values() if row.state is ChargeState.COMMITTED)
         return any((row.ledger, row.owner) == (ledger, owner) for rows in (holds, calls) for row in rows)
 
     def overdue(self, ledger: str, principal: str, before: float, limit: int) -> list[DueRow]:
         late = [
             row
-            for row in self._live(ledger)
+            for row in self._unended(ledger)
             if row.principal == principal and row.due_at is not None and row.due_at <= before
         ]
         late.sort(key=lambda row: row.due_at or 0)
@@ -213,12 +221,26 @@ class _Books:
         self._put(self._histories, (ledger, account_id, operation, model), sizes)
 
     def save_reservation(self, row: ReservationRow) -> None:
-        self._put(self._reservations, row.key, checked_reservation(self.reservation(row.key), row))
+        self._keep_reservation(checked_reservation(self.reservation(row.key), row))
+
+    def _keep_reservation(self, row: ReservationRow) -> None:
+        self._put(self._reservations, row.key, row)
+        self._put(self._holding, row.key, row if row.state in HOLDING else None)
         if row.reservation_id is not None:
             self._put(self._ids, (row.ledger, row.reservation_id), row.key)
 
     def save_charge(self, row: ChargeRow) -> None:
-        self._put(self._charges, (row.ledger, row.id), checked_charge(self.charge(row.ledger, row.id), row))
+        self._keep_charge(checked_charge(self.charge(row.ledger, row.id), row))
+
+    def _keep_charge(self, row: ChargeRow) -> None:
+        name = (row.ledger, row.id)
+        before = self._charges.get(name)
+        self._put(self._charges, name, row)
+        self._put(self._live, name, row if row.state in LIVE else None)
+        if row.reservation_key is not None and (before is None or before.reservation_key != row.reservation_key):
+            drawn = self._drawn.get(row.reservation_key, ())
+            if name not in drawn:
+                self._put(self._drawn, row.reservation_key, (*drawn, name))
 
 
 class MemoryJournal(Journal):

@@ -272,10 +272,7 @@ class World:
         held = isinstance(row, ReservationRow)
         if isinstance(self.journal, MemoryJournal):
             books = self.journal._books
-            if held:
-                books._reservations[row.key] = row
-            else:
-                books._charges[row.ledger, row.id] = row
+            (books._keep_reservation if held else books._keep_charge)(row)
             return
         self.journal.run(Do(lambda books: (books.save_reservation if held else books.save_charge)(row)))
 

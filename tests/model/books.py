@@ -74,13 +74,10 @@ class _Working(_Books):
         super().__init__(set())
         self._dead = dead
         self._strict = strict
-        self._reservations = dict(snapshot.reservations)
-        self._charges = {(row.ledger, row.id): row for row in snapshot.charges.values()}
-        self._ids = {
-            (row.ledger, row.reservation_id): row.key
-            for row in snapshot.reservations.values()
-            if row.reservation_id is not None
-        }
+        for hold in snapshot.reservations.values():
+            self._keep_reservation(hold)
+        for charge in snapshot.charges.values():
+            self._keep_charge(charge)
         self._carry = dict(snapshot.carry)
 
     def is_dead(self, owner):
@@ -102,9 +99,7 @@ class _Working(_Books):
         if self._strict:
             super().save_reservation(row)
         else:
-            self._put(self._reservations, row.key, row)
-            if row.reservation_id is not None:
-                self._put(self._ids, (row.ledger, row.reservation_id), row.key)
+            self._keep_reservation(row)
 
     def save_charge(self, row):
         before = self.charge(row.ledger, row.id)
@@ -115,7 +110,7 @@ class _Working(_Books):
         if self._strict:
             super().save_charge(row)
         else:
-            self._put(self._charges, (row.ledger, row.id), row)
+            self._keep_charge(row)
 
 
 class Journals:
