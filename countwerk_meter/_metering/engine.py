@@ -285,7 +285,7 @@ class Engine:
     def flush(self, timeout: float, *, inline: bool = False) -> bool:
         """Wait until all that settles by itself has, settling it here if no thread does; False: something has not."""
         inline = inline or not self.background
-        deadline = time.monotonic() + timeout
+        deadline, notify_at = time.monotonic() + timeout, 0.0
         while True:
             try:
                 # A row that was tried and backs off, or is out just now, is due later, and has not settled.
@@ -309,7 +309,10 @@ class Engine:
                 if not rows:
                     self.wait_for_progress(min(left, 0.05))
             else:
-                self.settlement.notify(waited_for=True)
+                if time.monotonic() >= notify_at:
+                    # Not for each row that settles: it reads what is due anew.
+                    self.settlement.notify(waited_for=True)
+                    notify_at = time.monotonic() + _LAST_WORD_SECONDS
                 self.wait_for_progress(left)
 
     def _ask(self, operation: Operation[T], deadline: float) -> T:
