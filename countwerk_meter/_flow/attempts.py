@@ -7,12 +7,12 @@ is recorded whoever owns the row by then, because it is the truth.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from countwerk_meter._flow.books import Operation
 from countwerk_meter._flow.legs import add_late, late_of
-from countwerk_meter._flow.rows import CONFIRM, DEDUCT, ChargeRow, ReservationRow
+from countwerk_meter._flow.rows import CONFIRM, DEDUCT, ChargeRow, ReservationRow, replace
 from countwerk_meter._flow.states import WAITING, ChargeState, ReservationState
 
 if TYPE_CHECKING:

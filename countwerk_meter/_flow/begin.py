@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from countwerk_meter._flow.books import Operation
 from countwerk_meter._flow.clock import expired_at, outwaited
-from countwerk_meter._flow.rows import DEDUCT, ChargeRow, ReservationRow
+from countwerk_meter._flow.rows import DEDUCT, ChargeRow, ReservationRow, replace
 from countwerk_meter._flow.states import RESTARTABLE, ChargeState, ReservationState
 
 if TYPE_CHECKING:

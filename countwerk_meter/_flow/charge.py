@@ -7,7 +7,6 @@ is answered, because the same id makes no second charge.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from countwerk_meter._flow.abandon import Abandon
@@ -18,7 +17,7 @@ from countwerk_meter._flow.deduct import deduct_request, named_amount, settled_f
 from countwerk_meter._flow.deducted import Deducted, Recorded
 from countwerk_meter._flow.outcomes import outcome_of, retry_after
 from countwerk_meter._flow.reserve import denied, met_again
-from countwerk_meter._flow.rows import DEDUCT
+from countwerk_meter._flow.rows import DEDUCT, replace
 from countwerk_meter._flow.states import ON_DEDUCT, WAITING, ChargeState, Sequel
 from countwerk_meter._wire.replies import InDoubt, to_error
 from countwerk_meter.errors import LedgerUnavailableError

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from countwerk_meter._flow.books import Operation
 from countwerk_meter._flow.legs import add_late, mirror
-from countwerk_meter._flow.rows import DEDUCT, ChargeRow
+from countwerk_meter._flow.rows import DEDUCT, ChargeRow, replace
 from countwerk_meter._flow.states import CHARGE_STEPS, WAITING, ChargeState
 
 if TYPE_CHECKING:

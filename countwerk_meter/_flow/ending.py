@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import TYPE_CHECKING, ClassVar
 
 from countwerk_meter._flow.books import Operation
 from countwerk_meter._flow.legs import OVER, add_late, leg
-from countwerk_meter._flow.rows import CONFIRM, DEDUCT, ChargeRow, ReservationRow
+from countwerk_meter._flow.rows import CONFIRM, DEDUCT, ChargeRow, ReservationRow, replace
 from countwerk_meter._flow.states import ChargeState, ReservationState
 from countwerk_meter.pricing._price import EXACT
 

@@ -7,10 +7,9 @@ out (rule 15). A second late part of one charge is `<id>.late.late`: one id neve
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from countwerk_meter._flow.rows import DEDUCT, ChargeRow
+from countwerk_meter._flow.rows import DEDUCT, ChargeRow, replace
 from countwerk_meter._flow.states import WAITING, ChargeState
 
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@ deleted; only its id stays known (money rule 1).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from countwerk_meter._flow.books import Operation
+from countwerk_meter._flow.rows import replace
 
 if TYPE_CHECKING:
     from countwerk_meter._flow.books import Books

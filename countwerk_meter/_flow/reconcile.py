@@ -8,7 +8,7 @@ an id of its own, once no confirm of it can arrive any more.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -19,7 +19,7 @@ from countwerk_meter._flow.commands import Emit, Journal, Now
 from countwerk_meter._flow.deduct import settled_fields
 from countwerk_meter._flow.legs import add_late, late_of, other_half
 from countwerk_meter._flow.overview import EVERY
-from countwerk_meter._flow.rows import CONFIRM
+from countwerk_meter._flow.rows import CONFIRM, replace
 from countwerk_meter._flow.settle import probe
 from countwerk_meter._flow.states import LISTED, WAITING, ChargeState, ReservationState
 

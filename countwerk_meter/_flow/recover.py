@@ -8,7 +8,7 @@ contract proves that two keys see the same accounts, and a deduct under the wron
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -17,7 +17,7 @@ from countwerk_meter._flow.books import Operation
 from countwerk_meter._flow.commands import Emit, Journal, Now
 from countwerk_meter._flow.deduct import settled_fields
 from countwerk_meter._flow.ending import Commit, Measured, Release, closing
-from countwerk_meter._flow.rows import DEDUCT
+from countwerk_meter._flow.rows import DEDUCT, replace
 from countwerk_meter._flow.states import HOLDING, WAITING, ChargeState, ReservationState
 
 if TYPE_CHECKING:

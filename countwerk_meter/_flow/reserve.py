@@ -7,7 +7,7 @@ has no key (money rule 3).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from countwerk_meter._flow.begin import Begin, Begun, Debt, Defer, Deny, Draw, F
 from countwerk_meter._flow.commands import Emit, Interrupted, InterruptedInDoubt, Journal, Now, Send, Sleep
 from countwerk_meter._flow.deduct import deduct
 from countwerk_meter._flow.outcomes import outcome_of, retry_after, why
+from countwerk_meter._flow.rows import replace
 from countwerk_meter._flow.states import ON_RESERVE, ChargeState, Sequel
 from countwerk_meter._flow.verdict import Verdict
 from countwerk_meter._wire import requests

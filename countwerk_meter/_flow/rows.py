@@ -6,13 +6,43 @@ What a row may never become is said here once for every store (I7).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from functools import cache
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from countwerk_meter._flow.states import CHARGE_STEPS, RESERVATION_STEPS, ChargeState, ReservationState
 from countwerk_meter.errors import JournalError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 CONFIRM, DEDUCT = "confirm", "deduct"
+
+T = TypeVar("T")
+
+
+@cache
+def _parts(kind: type[Any]) -> tuple[Callable[[Any], tuple[Any, ...]], dict[str, Callable[[Any, Any], None]]]:
+    names = [field.name for field in fields(kind)]
+    # What a slot's descriptor does is not asked whether its class is frozen.
+    return attrgetter(*names), {name: getattr(kind, name).__set__ for name in names}
+
+
+def replace(row: T, **changes: Any) -> T:
+    """
+    Return a copy of a row, or of any other frozen dataclass of several slots, with some of its fields changed.
+
+    As `dataclasses.replace`, for less than half of its time: one call moves its rows on a dozen times.
+    """
+    kind = type(row)
+    values, puts = _parts(kind)
+    copy = object.__new__(kind)
+    for put, value in zip(puts.values(), values(row), strict=True):
+        put(copy, value)
+    for name, value in changes.items():
+        puts[name](copy, value)
+    return copy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

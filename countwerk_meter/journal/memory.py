@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from dataclasses import replace
 from decimal import Decimal
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from countwerk_meter._flow.begin import DEFERRED
 from countwerk_meter._flow.books import DueRow
-from countwerk_meter._flow.rows import ReservationRow, checked_charge, checked_reservation
+from countwerk_meter._flow.rows import ReservationRow, checked_charge, checked_reservation, replace
 from countwerk_meter._flow.states import COLLECTED, ENDED, HOLDING, LISTED, LIVE, OVER, ChargeState, ReservationState
 from countwerk_meter.errors import JournalError
 from countwerk_meter.journal.port import Journal, refused, running
