@@ -24,6 +24,7 @@ from countwerk_meter_langchain.runs import Chain, Run, Runs
 from countwerk_meter_langchain.settling import Settling, enter_batch, leave_batch
 from countwerk_meter_langchain.steps import SPACE_KEY, Steps
 from countwerk_meter_langchain.tools import step_of_tool
+from countwerk_meter_langchain.travel import Travels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -66,6 +67,7 @@ class Gate:
         self._claims = claims_of(meter)
         self.runs = Runs(self._claims)
         self.steps = Steps(self.runs)
+        self.travels = Travels()
         seconds = (terms.validity or DEFAULT_VALIDITY_MINUTES) * 60.0
         self.settling = Settling(self.runs, meter, self._unannounced, seconds, self.steps.back)
 
@@ -104,11 +106,11 @@ class Gate:
         step = (
             named.step
             if named is not None
-            else step_of_tool(self.steps, path if isinstance(call_id, str) else None, str(call_id), str(run_id))
+            else step_of_tool(self.steps, call_id if isinstance(call_id, str) else None, str(run_id))
         )
         with self._around(path):
             reservation = self._passed(
-                lambda: self.meter.reserve(
+                lambda step: self.meter.reserve(
                     account_id,
                     self._terms.tool_operation,
                     price=price,
@@ -116,6 +118,7 @@ class Gate:
                     description=str(name),
                     step=step,
                 ),
+                step,
                 named,
                 path,
                 account_id,
@@ -208,7 +211,11 @@ class Gate:
             step = named.step if named is not None else Step(("langchain", self._nonce, str(run_id)), durable=False)
             with self._around(path):
                 reservation = self._passed(
-                    lambda: self._reserve(account_id, step, count, metadata, params, model), named, path, account_id
+                    lambda step: self._reserve(account_id, step, count, metadata, params, model),
+                    step,
+                    named,
+                    path,
+                    account_id,
                 )
         except BaseException:
             if claim is not None:
@@ -222,11 +229,24 @@ class Gate:
                 raise batch.failed
 
     def _passed(
-        self, make: Callable[[], Reservation], named: Named | None, path: tuple[UUID, ...], account_id: str
+        self,
+        make: Callable[[Step], Reservation],
+        step: Step,
+        named: Named | None,
+        path: tuple[UUID, ...],
+        account_id: str,
     ) -> Reservation:
         """Pass the ledger's gate; what refused the call is remembered for the run."""
+        if named is not None:
+            # An earlier attempt of this step may have left its call behind, a stream that fell silent, say.
+            for run in self.runs.of_step(named):
+                self.settling.give_up(run)
         try:
-            return self._begin(make, named)
+            reservation = self._begin(lambda: make(step))
+            anew = self.travels.anew(step, path, replayed=reservation.replayed)
+            if anew is not None:
+                reservation.finish()
+                reservation = self._begin(lambda: make(anew))
         except BaseException as error:
             if named is not None:
                 self.steps.back(named)
@@ -235,13 +255,10 @@ class Gate:
                     self.runs.denied(path[-1], account_id, error)
                 self._refuse(error)
             raise
+        return reservation
 
-    def _begin(self, make: Callable[[], Reservation], named: Named | None) -> Reservation:
+    def _begin(self, make: Callable[[], Reservation]) -> Reservation:
         reservation = make()
-        if named is not None:
-            # An earlier attempt of this step may have left its call behind, a stream that fell silent, say.
-            for run in self.runs.of_step(named):
-                self.settling.give_up(run)
         if self._terms.pauses:
             take_resume_value(self.meter, reservation)
         try:

@@ -10,13 +10,10 @@ LangGraph puts into a config.
 
 from __future__ import annotations
 
-import functools
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from langchain_core.runnables.config import var_child_runnable_config
@@ -29,7 +26,6 @@ if TYPE_CHECKING:
     from countwerk_meter_langchain.runs import Runs
 
 SPACE_KEY: Final = "langgraph_checkpoint_ns"
-_TRAVELLED: Final = "checkpoint_id"
 _STRUCTURAL: Final = ("seq:step:", "map:key:")
 _REMEMBERED: Final = 100_000
 
@@ -43,14 +39,12 @@ class Task:
         thread: The thread's id, or an empty text without one.
         space: The checkpoint namespace, which ends in the task's id.
         task: The task's id: kept by a retry and by a resume.
-        travelled: The run was started from a checkpoint that the caller named.
 
     """
 
     thread: str
     space: str
     task: str
-    travelled: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +72,7 @@ def current_task() -> Task | None:
     made_here = callable(getattr(scratchpad, "interrupt_counter", None))
     if not made_here or not isinstance(task, str) or not isinstance(space, str) or not space.endswith(f":{task}"):
         return None
-    config = var_child_runnable_config.get()
-    metadata: Mapping[str, Any] = (config.get("metadata") if config else None) or {}
-    return Task(str(conf.get("thread_id") or ""), space, task, _TRAVELLED in metadata)
+    return Task(str(conf.get("thread_id") or ""), space, task)
 
 
 class Steps:
@@ -100,7 +92,7 @@ class Steps:
             tags: The run's tags: they tell the branches of a parallel step apart, which run in any order.
 
         """
-        parts = self.within(path)
+        parts = self.within()
         attempt = self._attempt(path)
         if parts is None or attempt is None:
             return None
@@ -114,16 +106,12 @@ class Steps:
                 self._next.popitem(last=False)
         return Named(Step((*parts, str(ordinal))), series, ordinal)
 
-    def within(self, path: tuple[UUID, ...]) -> tuple[str, ...] | None:
+    def within(self) -> tuple[str, ...] | None:
         """Return what names the task that runs here, or None."""
         task = current_task()
         if task is None:
             return None
-        parts = ("langgraph", task.thread, task.space, task.task)
-        if task.travelled and _time_travel_keeps_task_ids():
-            # Nothing but the run itself tells this visit of the checkpoint from the one before.
-            return (*parts, str(path[-1])) if path else None
-        return parts
+        return ("langgraph", task.thread, task.space, task.task)
 
     def back(self, named: Named) -> None:
         """Give an ordinal back that nothing was charged for: what comes next in its place is the same logical call."""
@@ -134,13 +122,3 @@ class Steps:
     def _attempt(self, path: tuple[UUID, ...]) -> UUID | None:
         task = current_task()
         return None if task is None else self._runs.attempt(path, task.space)
-
-
-@functools.cache
-def _time_travel_keeps_task_ids() -> bool:
-    """Whether a checkpoint that is visited again gives the same task ids: LangGraph forks it since 1.2."""
-    try:
-        found = re.match(r"(\d+)\.(\d+)", version("langgraph"))
-    except PackageNotFoundError:
-        return True
-    return found is None or (int(found[1]), int(found[2])) < (1, 2)
