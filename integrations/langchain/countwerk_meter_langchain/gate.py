@@ -61,7 +61,7 @@ class Gate:
     def __init__(self, meter: Meter, accounts: Accounts, terms: Terms) -> None:
         self.meter = meter
         self.accounts = accounts
-        self._terms = terms
+        self.terms = terms
         # A run id may be the client's choice: it names a charge only together with this handler.
         self._nonce = uuid.uuid4().hex
         self._claims = claims_of(meter)
@@ -93,7 +93,7 @@ class Gate:
         call_id: object,
     ) -> None:
         """Hold a tool's price, or raise so that it is not called."""
-        price = self._terms.tool_prices.get(name) if isinstance(name, str) else None
+        price = self.terms.tool_prices.get(name) if isinstance(name, str) else None
         if price is None:
             return
         path = self.runs.path(self._parent(parent_run_id))
@@ -112,9 +112,9 @@ class Gate:
             reservation = self._passed(
                 lambda step: self.meter.reserve(
                     account_id,
-                    self._terms.tool_operation,
+                    self.terms.tool_operation,
                     price=price,
-                    validity=self._terms.validity,
+                    validity=self.terms.validity,
                     description=str(name),
                     step=step,
                 ),
@@ -199,7 +199,7 @@ class Gate:
         if same_id is not None and same_id.reservation.account_id != account_id:
             raise ConfigurationError("this run id is in use by another account's call")
         options = kwargs.get("options")
-        claim = None if options is None else Claim(run_id, options, account_id, self._terms.operation)
+        claim = None if options is None else Claim(run_id, options, account_id, self.terms.operation)
         if claim is not None and not self._claims.take(claim):
             self.runs.first_heard(run_id)
             return
@@ -259,7 +259,7 @@ class Gate:
 
     def _begin(self, make: Callable[[], Reservation]) -> Reservation:
         reservation = make()
-        if self._terms.pauses:
+        if self.terms.pauses:
             take_resume_value(self.meter, reservation)
         try:
             return reservation.begin()
@@ -272,7 +272,7 @@ class Gate:
 
     def _refuse(self, denied: InsufficientCreditsError) -> NoReturn:
         """Raise a denial, or pause the graph with it."""
-        if self._terms.pauses:
+        if self.terms.pauses:
             pause(denied)
         raise denied
 
@@ -286,38 +286,38 @@ class Gate:
         model: str | None,
     ) -> Reservation:
         expected: Usage | None = None
-        if self._terms.amount is None and self._terms.price is None:
+        if self.terms.amount is None and self.terms.price is None:
             bound = 0
             if not output_cap(metadata, params, 0):
                 # What was used before may have to be read from the journal: not where the request names its own cap.
                 bound = self.meter.estimate(
-                    self._terms.operation, account_id=account_id, input_tokens=count, model=model,
-                    cold_start=self._terms.output_tokens,
+                    self.terms.operation, account_id=account_id, input_tokens=count, model=model,
+                    cold_start=self.terms.output_tokens,
                 ).output_tokens  # fmt: skip
             expected = estimate(count, metadata, params, bound)
         return self.meter.reserve(
             account_id,
-            self._terms.operation,
-            amount=self._terms.amount,
-            price=self._terms.price,
+            self.terms.operation,
+            amount=self.terms.amount,
+            price=self.terms.price,
             estimate=expected,
             model=model,
             step=step,
-            validity=self._terms.validity,
+            validity=self.terms.validity,
         )
 
     def _unannounced(self, run_id: UUID, model: str | None) -> Run:
         """Open a call that LangChain told nobody of until it was over, so that it is charged after all."""
-        amount = 1 if self._terms.amount is None and self._terms.price is None else self._terms.amount
+        amount = 1 if self.terms.amount is None and self.terms.price is None else self.terms.amount
         step = Step(parts=("langchain", self._nonce, str(run_id)), durable=False)
         account_id = self.accounts.of({})
         reservation = self.meter.reserve(
             account_id,
-            self._terms.operation,
+            self.terms.operation,
             amount=amount,
-            price=self._terms.price,
+            price=self.terms.price,
             step=step,
-            validity=self._terms.validity,
+            validity=self.terms.validity,
         )
         reservation.begin()
         return Run(run_id, reservation, model, 0, ())

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, NotRequired, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, NotRequired, cast
 
 from langchain.agents.middleware import AgentMiddleware, AgentState
 from langchain.agents.middleware.types import PrivateStateAttr
@@ -24,6 +24,7 @@ from countwerk_meter import (
     InsufficientCreditsError,
 )
 from countwerk_meter_langchain.accounts import Accounts
+from countwerk_meter_langchain.agents import RUN_KEY, known, new_run
 from countwerk_meter_langchain.blocks import Blocks
 from countwerk_meter_langchain.counting import DEFAULT_OUTPUT_TOKENS, estimate, input_tokens
 from countwerk_meter_langchain.gate import DEFAULT_VALIDITY_MINUTES
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     from countwerk_meter import Meter, Reservation
     from countwerk_meter.events import Step
     from countwerk_meter_langchain.accounts import AccountOf
-
-_RUN: Final = "countwerk_run"
 
 
 class _State(AgentState[Any]):
@@ -115,6 +114,7 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
             validity=validity,
             on_insufficient=on_insufficient,
         )
+        self._name_of_terms = known(self._handler)
         self._meter = meter
         self._accounts = None if account_id is None else Accounts(account_id, account_from_metadata)
         self._hold = hold
@@ -130,7 +130,7 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
 
     def before_agent(self, state: Any, runtime: Any) -> dict[str, Any]:
         """Name the run."""
-        return {_RUN: uuid.uuid4().hex}
+        return {RUN_KEY: new_run(self._name_of_terms)}
 
     async def abefore_agent(self, state: Any, runtime: Any) -> dict[str, Any]:
         """Name the run."""
@@ -342,7 +342,7 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
 
 
 def _run_of(state: Any) -> str:
-    found = cast("dict[str, Any]", state).get(_RUN) if isinstance(state, dict) else getattr(state, _RUN, None)
+    found = cast("dict[str, Any]", state).get(RUN_KEY) if isinstance(state, dict) else getattr(state, RUN_KEY, None)
     return str(found or "")
 
 
