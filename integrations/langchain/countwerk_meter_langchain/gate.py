@@ -99,9 +99,6 @@ class Gate:
         path = self.runs.path(self._parent(parent_run_id))
         tracked = self.runs.tracked(path)
         account_id = self.accounts.of(metadata)
-        denial = self.runs.denial(path[-1], account_id) if path else None
-        if denial is not None:
-            self._refuse(denial)
         named = None if isinstance(call_id, str) else self.steps.name(path, (*(tags or ()), f"map:key:tool {name}"))
         step = (
             named.step
@@ -121,7 +118,6 @@ class Gate:
                 step,
                 named,
                 path,
-                account_id,
             )
         run = Run(run_id, reservation, None, 0, path, named=named)
         if not self.runs.add(run, tracked):
@@ -192,9 +188,6 @@ class Gate:
         if batch is not None and batch.failed is not None:
             raise batch.failed
         account_id = self.accounts.of(metadata)
-        denial = self.runs.denial(path[-1], account_id) if path else None
-        if denial is not None:
-            self._refuse(denial)
         same_id = self.runs.find(run_id)
         if same_id is not None and same_id.reservation.account_id != account_id:
             raise ConfigurationError("this run id is in use by another account's call")
@@ -215,7 +208,6 @@ class Gate:
                     step,
                     named,
                     path,
-                    account_id,
                 )
         except BaseException:
             if claim is not None:
@@ -234,7 +226,6 @@ class Gate:
         step: Step,
         named: Named | None,
         path: tuple[UUID, ...],
-        account_id: str,
     ) -> Reservation:
         """Pass the ledger's gate; what refused the call is remembered for the run."""
         if named is not None:
@@ -242,23 +233,23 @@ class Gate:
             for run in self.runs.of_step(named):
                 self.settling.give_up(run)
         try:
-            reservation = self._begin(lambda: make(step))
+            reservation = self._begin(lambda: make(step), path)
             anew = self.travels.anew(step, path, replayed=reservation.replayed)
             if anew is not None:
                 reservation.finish()
-                reservation = self._begin(lambda: make(anew))
+                reservation = self._begin(lambda: make(anew), path)
         except BaseException as error:
             if named is not None:
                 self.steps.back(named)
             if isinstance(error, InsufficientCreditsError):
-                if path:
-                    self.runs.denied(path[-1], account_id, error)
                 self._refuse(error)
             raise
         return reservation
 
-    def _begin(self, make: Callable[[], Reservation]) -> Reservation:
+    def _begin(self, make: Callable[[], Reservation], path: tuple[UUID, ...]) -> Reservation:
         reservation = make()
+        if path:
+            self.runs.denials.check(path[-1], reservation, pauses=self.terms.pauses)
         if self.terms.pauses:
             take_resume_value(self.meter, reservation)
         try:
@@ -266,6 +257,10 @@ class Gate:
         except ChargeInProgressError:
             if not reservation.event().durable:
                 raise
+        except InsufficientCreditsError as denied:
+            if path:
+                self.runs.denials.note(path[-1], denied)
+            raise
         # The worker that began this step may have died since.
         self.meter.recover()
         return make().begin()

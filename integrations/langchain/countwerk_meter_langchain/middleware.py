@@ -245,18 +245,18 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
 
     def _begin(self, visit: Visit, make: Callable[[Step], Reservation], step: Step) -> Reservation:
         try:
-            self._not_denied(visit)
-            reservation = self._begun(make, step)
+            reservation = self._begun(visit, make, step)
             anew = self._handler._gate.travels.anew(step, visit.path, replayed=reservation.replayed)
             if anew is not None:
                 reservation.finish()
-                reservation = self._begun(make, anew)
+                reservation = self._begun(visit, make, anew)
         except InsufficientCreditsError as denied:
             self._refuse(visit, denied)
         return reservation
 
-    def _begun(self, make: Callable[[Step], Reservation], step: Step) -> Reservation:
+    def _begun(self, visit: Visit, make: Callable[[Step], Reservation], step: Step) -> Reservation:
         reservation = make(step)
+        self._not_denied(visit, reservation)
         if self._pauses:
             take_resume_value(self._meter, reservation)
         try:
@@ -269,18 +269,18 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
     async def _abegin(self, visit: Visit, make: Callable[[Step], Reservation], step: Step) -> Reservation:
         travels = self._handler._gate.travels
         try:
-            self._not_denied(visit)
-            reservation = await self._abegun(make, step)
+            reservation = await self._abegun(visit, make, step)
             anew = await asyncio.to_thread(travels.anew, step, visit.path, replayed=reservation.replayed)
             if anew is not None:
                 await reservation.afinish()
-                reservation = await self._abegun(make, anew)
+                reservation = await self._abegun(visit, make, anew)
         except InsufficientCreditsError as denied:
             self._refuse(visit, denied)
         return reservation
 
-    async def _abegun(self, make: Callable[[Step], Reservation], step: Step) -> Reservation:
+    async def _abegun(self, visit: Visit, make: Callable[[Step], Reservation], step: Step) -> Reservation:
         reservation = make(step)
+        self._not_denied(visit, reservation)
         if self._pauses:
             await asyncio.to_thread(take_resume_value, self._meter, reservation)
         try:
@@ -289,14 +289,13 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
             await self._meter.arecover()
             return await make(step).abegin()
 
-    def _not_denied(self, visit: Visit) -> None:
-        denial = self._handler._runs.denial(visit.node, visit.account_id) if visit.node is not None else None
-        if denial is not None:
-            raise denial
+    def _not_denied(self, visit: Visit, reservation: Reservation) -> None:
+        if visit.node is not None:
+            self._handler._runs.denials.check(visit.node, reservation, pauses=self._pauses)
 
     def _refuse(self, visit: Visit, denied: InsufficientCreditsError) -> NoReturn:
         if visit.node is not None:
-            self._handler._runs.denied(visit.node, visit.account_id, denied)
+            self._handler._runs.denials.note(visit.node, denied)
         if self._pauses:
             pause(denied)
         raise denied

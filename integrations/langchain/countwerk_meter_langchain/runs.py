@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from countwerk_meter_langchain.answers import Streamed
+from countwerk_meter_langchain.denials import SECONDS, Denials
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from countwerk_meter import InsufficientCreditsError, Reservation
+    from countwerk_meter import Reservation
     from countwerk_meter_langchain.claims import Claim, Claims
     from countwerk_meter_langchain.steps import Named
 
@@ -28,8 +29,6 @@ _CHAINS: Final = 100_000
 _ENDED: Final = 100_000
 _RELEASED: Final = 10_000
 _BATCHES: Final = 1_000
-_DENIALS: Final = 1_000
-DENIAL_SECONDS: Final = 60.0
 
 
 @dataclass(slots=True, eq=False)
@@ -54,6 +53,7 @@ class Batch:
     ended: int = 0
     sharing: list[Run] = field(default_factory=list["Run"])
     lock: threading.Lock = field(default_factory=threading.Lock)
+    began: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class Runs:
         self._released: OrderedDict[UUID, Run] = OrderedDict()
         self._ended: OrderedDict[UUID, None] = OrderedDict()
         self._batches: OrderedDict[int, Batch] = OrderedDict()
-        self._denials: OrderedDict[UUID, dict[str, tuple[float, InsufficientCreditsError]]] = OrderedDict()
+        self.denials = Denials()
 
     def chain_began(self, run_id: UUID, chain: Chain) -> None:
         """Note a chain, tool or retriever, below which model calls may run."""
@@ -121,7 +121,7 @@ class Runs:
         with self._lock:
             self._chains.pop(run_id, None)
             if forget:
-                self._denials.pop(run_id, None)
+                self.denials.forget(run_id)
             return list(self._under.pop(run_id, {}).values())
 
     def path(self, parent: UUID | None) -> tuple[UUID, ...]:
@@ -171,6 +171,16 @@ class Runs:
                 if len(self._batches) > _BATCHES:
                     self._batches.popitem(last=False)
             return batch
+
+    def tidy(self) -> None:
+        """Forget denials and failed batches that are old: an error holds on to all that it passed through."""
+        self.denials.tidy()
+        limit = time.monotonic() - SECONDS
+        with self._lock:
+            for key in [
+                key for key, batch in self._batches.items() if batch.failed is not None and batch.began < limit
+            ]:
+                del self._batches[key]
 
     def fail(self, batch: Batch, error: BaseException, ended: Run | None = None) -> list[Run]:
         """Mark a batch as one that will not run any further; return its calls that are still open, but for `ended`."""
@@ -280,16 +290,3 @@ class Runs:
         """Return the calls whose chain is over while they were streaming."""
         with self._lock:
             return [run for runs in self._open.values() for run in runs if run.abandoned]
-
-    def denied(self, root: UUID, account_id: str, error: InsufficientCreditsError) -> None:
-        """Remember a denial, so that what retries it does not hammer the ledger."""
-        with self._lock:
-            self._denials.setdefault(root, {})[account_id] = (time.monotonic(), error)
-            if len(self._denials) > _DENIALS:
-                self._denials.popitem(last=False)
-
-    def denial(self, root: UUID, account_id: str) -> InsufficientCreditsError | None:
-        """Return the denial that an account met in this root run within the last minute."""
-        with self._lock:
-            at, error = self._denials.get(root, {}).get(account_id, (0.0, None))
-            return error if error is not None and time.monotonic() - at < DENIAL_SECONDS else None

@@ -209,7 +209,8 @@ class Settling:
                 self.give_up(run)
 
     def tidy(self) -> None:
-        """Give up the calls whose hold has expired."""
+        """Give up the calls whose hold has expired, and forget refusals that are old."""
+        self._runs.tidy()
         for run in self._runs.older_than(self._validity):
             self.give_up(run)
 

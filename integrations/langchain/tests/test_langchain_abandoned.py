@@ -253,7 +253,7 @@ def test_nothing_is_remembered(bench, fakes):
         (RunnableLambda(lambda x: x) | fakes.Chat()).invoke("x", config)
         fakes.Chat().generate([[HumanMessage("x")]] * 2, **config)
     runs = handler._runs
-    left = runs._open, runs._chains, runs._under, runs._batches, runs._denials, runs._released
+    left = runs._open, runs._chains, runs._under, runs._batches, runs.denials, runs._released
     assert not any(left)
     bench.audit()
 
