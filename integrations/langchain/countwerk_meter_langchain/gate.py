@@ -18,7 +18,7 @@ from langchain_core.runnables.config import var_child_runnable_config
 from countwerk_meter import ChargeInProgressError, ConfigurationError, InsufficientCreditsError
 from countwerk_meter.events import Step
 from countwerk_meter_langchain.claims import Claim, claims_of
-from countwerk_meter_langchain.counting import estimate, input_tokens, output_cap
+from countwerk_meter_langchain.counting import estimate, input_tokens, model_name, output_cap, requested
 from countwerk_meter_langchain.pausing import pause, take_resume_value
 from countwerk_meter_langchain.runs import Chain, Run, Runs
 from countwerk_meter_langchain.settling import Settling, enter_batch, leave_batch
@@ -196,15 +196,15 @@ class Gate:
         if claim is not None and not self._claims.take(claim):
             self.runs.first_heard(run_id)
             return
-        params: Mapping[str, Any] = kwargs.get("invocation_params") or {}
-        model = _model(metadata, params)
+        params = requested(kwargs.get("invocation_params") or {}, options)
+        model = model_name(metadata, params)
         named = self.steps.name(path, tags)
         try:
             count = input_tokens(prompt, params)
             step = named.step if named is not None else Step(("langchain", self._nonce, str(run_id)), durable=False)
             with self._around(path):
                 reservation = self._passed(
-                    lambda step: self._reserve(account_id, step, count, metadata, params, model),
+                    lambda step: self._reserve(account_id, step, count, params, model),
                     step,
                     named,
                     path,
@@ -276,20 +276,19 @@ class Gate:
         account_id: str,
         step: Step,
         count: int,
-        metadata: Mapping[str, Any],
         params: Mapping[str, Any],
         model: str | None,
     ) -> Reservation:
         expected: Usage | None = None
         if self.terms.amount is None and self.terms.price is None:
             bound = 0
-            if not output_cap(metadata, params, 0):
+            if not output_cap(params, 0):
                 # What was used before may have to be read from the journal: not where the request names its own cap.
                 bound = self.meter.estimate(
                     self.terms.operation, account_id=account_id, input_tokens=count, model=model,
                     cold_start=self.terms.output_tokens,
                 ).output_tokens  # fmt: skip
-            expected = estimate(count, metadata, params, bound)
+            expected = estimate(count, params, bound)
         return self.meter.reserve(
             account_id,
             self.terms.operation,
@@ -316,9 +315,3 @@ class Gate:
         )
         reservation.begin()
         return Run(run_id, reservation, model, 0, ())
-
-
-def _model(metadata: Mapping[str, Any], params: Mapping[str, Any]) -> str | None:
-    """Return the model's name as it is asked for: the answer's may carry a date that no price rule knows."""
-    names = (metadata.get("ls_model_name"), params.get("model"), params.get("model_name"))
-    return next((name for name in names if isinstance(name, str) and name), None)

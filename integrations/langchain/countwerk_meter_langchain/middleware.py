@@ -305,7 +305,8 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
         if self._hold is not None or self._fixed is not None:
             return {"amount": self._hold or self._fixed}
         about = _params_of(request.model)
-        settings = {**request.model_settings, "tools": [_schema(tool) for tool in request.tools]}
+        own = {"max_tokens": about.get("ls_max_tokens")}
+        settings = {**own, **request.model_settings, "tools": [_schema(tool) for tool in request.tools]}
         count = input_tokens(request.messages, settings) + input_tokens(str(request.system_prompt or ""), {})
         model = about.get("ls_model_name")
         learned = self._meter.estimate(
@@ -315,7 +316,7 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
             model=model,
             cold_start=self._output_tokens,
         )
-        return {"estimate": estimate(count, about, settings, learned.output_tokens), "model": model}
+        return {"estimate": estimate(count, settings, learned.output_tokens), "model": model}
 
     def _step_of_run(self, visit: Visit) -> Step:
         # Only a pause needs a name that is the same when the graph is resumed: nothing is charged under it.

@@ -152,6 +152,10 @@ class ChatFake(BaseChatModel):
         return "fake"
 
     @property
+    def _identifying_params(self):
+        return {"model": self.model, "max_tokens": self.max_tokens}
+
+    @property
     def _usage(self):
         return {"input_tokens": 100, "output_tokens": 50, "total_tokens": 150} if self.reports else None
 
@@ -236,7 +240,7 @@ class TextFake(BaseLLM):
 @pytest.fixture
 def fakes() -> SimpleNamespace:
     """The fake models."""
-    return SimpleNamespace(Chat=ChatFake, Text=TextFake, ProviderError=ProviderError)
+    return SimpleNamespace(PRICES=PRICES, Chat=ChatFake, Text=TextFake, ProviderError=ProviderError)
 
 
 @pytest.fixture(autouse=True)
