@@ -16,6 +16,8 @@ from countwerk_meter import Usage
 from countwerk_meter_langchain.counting import message_weight, tokens, weight
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from langchain_core.outputs import Generation, LLMResult
 
 FREE = Usage()
@@ -70,15 +72,22 @@ def reported(response: LLMResult, *, ran: bool) -> Usage | None:
 
     Args:
         response: What `on_llm_end` was given.
-        ran: The model is known to have run: it streamed chunks.
+        ran: The model is known to have run: it streamed chunks, or the answer is named after the run.
 
     """
     usage = Usage.of(response)
-    # LangChain zeroes the cost of a cached generation in place. A second prompt of the same batch that hits the cache
-    # thereby marks the answer that the first one has just paid for.
+    # LangChain zeroes the cost of a cached generation in place. A call that hits the cache thereby marks the answer
+    # that another one has just paid for, and may do so before we read it.
     if usage == FREE and (ran or response.llm_output):
         return _without_cost(response)
     return usage
+
+
+def made_by(run_id: UUID, response: LLMResult) -> bool:
+    """Say whether LangChain named the answer after this run, as it does where the provider gave it no name."""
+    answer = _first(response)
+    name = answer.message.id if isinstance(answer, ChatGeneration) else None
+    return name is not None and str(run_id) in name
 
 
 def _without_cost(response: LLMResult) -> Usage | None:

@@ -15,7 +15,7 @@ import weakref
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
-from countwerk_meter_langchain.answers import FREE, Streamed, consumed, counted, reported, shares_usage
+from countwerk_meter_langchain.answers import FREE, Streamed, consumed, counted, made_by, reported, shares_usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -98,7 +98,7 @@ class Settling:
         run = self._runs.take(run_id)
         done: Sequence[Run | None] = [run]
         try:
-            if run is None and reported(response, ran=False) != FREE:
+            if run is None and reported(response, ran=made_by(run_id, response)) != FREE:
                 done = [run := self._unannounced(run_id, response)]
             if run is not None:
                 done = self._charge(run, response)
@@ -111,7 +111,7 @@ class Settling:
 
     def _charge(self, run: Run, response: LLMResult) -> Sequence[Run | None]:
         """Record what a call used; return the calls that can be finished now."""
-        usage = reported(response, ran=run.streamed.ticked)
+        usage = reported(response, ran=run.streamed.ticked or made_by(run.run_id, response))
         if run.released:
             if usage is None or usage == FREE:
                 return []

@@ -1,5 +1,6 @@
 """How large a hold is, and what an answer or a broken-off stream is charged for."""
 
+import asyncio
 import uuid
 
 import pytest
@@ -8,6 +9,7 @@ from countwerk_meter_langchain.answers import Streamed, consumed, reported, shar
 from countwerk_meter_langchain.counting import estimate, input_tokens, message_weight, output_cap, weight
 from langchain.agents import create_agent
 from langchain_core.caches import InMemoryCache
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.globals import set_llm_cache
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, GenerationChunk, LLMResult
@@ -226,6 +228,27 @@ def test_same_prompt_twice_in_a_batch_with_a_cache(bench, fakes, llm_output):
     model = fakes.Chat(llm_output=llm_output)
     handler = CountwerkCallbackHandler(bench.meter, account_id="acct")
     model.generate([[HumanMessage("x")], [HumanMessage("x")]], callbacks=[handler])
+    assert len(model.calls) == 1
+    assert bench.audit().told == [("cancelled", None, None), ("settled", 6, "provider")]
+
+
+@pytest.mark.parametrize("path", ["sync", "async"])
+def test_an_answer_that_is_served_again_before_it_is_charged(bench, fakes, path):
+    """A cache hit marks the very answer that the first caller is just paying for: it is charged all the same."""
+    set_llm_cache(InMemoryCache())
+    model = fakes.Chat()
+    ours = CountwerkCallbackHandler(bench.meter, account_id="acct")
+
+    class Again(BaseCallbackHandler):
+        """Asks the same once more, before our handler hears of the end."""
+
+        run_inline = True
+
+        def on_llm_end(self, response, **kwargs):
+            model.invoke("x", {"callbacks": [ours]})
+
+    config = {"callbacks": [Again(), ours]}
+    model.invoke("x", config) if path == "sync" else asyncio.run(model.ainvoke("x", config))
     assert len(model.calls) == 1
     assert bench.audit().told == [("cancelled", None, None), ("settled", 6, "provider")]
 
