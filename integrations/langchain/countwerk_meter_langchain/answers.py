@@ -83,6 +83,11 @@ def reported(response: LLMResult, *, ran: bool) -> Usage | None:
     return usage
 
 
+def is_chat(response: LLMResult) -> bool:
+    """Say whether a chat model answered, or began to."""
+    return isinstance(_first(response), ChatGeneration)
+
+
 def made_by(run_id: UUID, response: LLMResult) -> bool:
     """Say whether LangChain named the answer after this run, as it does where the provider gave it no name."""
     answer = _first(response)
@@ -154,6 +159,16 @@ def consumed(streamed: Streamed, response: LLMResult | None, input_count: int) -
         # The input was reported when the stream began, the output would have been at its end.
         return replace(usage, output_tokens=tokens(made)), True
     return usage, False
+
+
+def rest_of(usage: Usage, recorded: Usage) -> Usage:
+    """Return what a call used in all, less what was recorded of it before."""
+    pools = {
+        name: max(getattr(usage, name) - getattr(recorded, name), 0)
+        for name in ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
+    }
+    extra = {name: max(quantity - recorded.dimensions.get(name, 0), 0) for name, quantity in usage.dimensions.items()}
+    return replace(usage, **pools, requests=max(usage.requests - recorded.requests, 0), dimensions=extra)
 
 
 def _first(response: LLMResult) -> Generation | None:

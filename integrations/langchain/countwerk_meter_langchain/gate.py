@@ -69,7 +69,9 @@ class Gate:
         self.steps = Steps(self.runs)
         self.travels = Travels()
         seconds = (terms.validity or DEFAULT_VALIDITY_MINUTES) * 60.0
-        self.settling = Settling(self.runs, meter, self._unannounced, seconds, self.steps.back)
+        self.settling = Settling(
+            self.runs, meter, self._unannounced, seconds, self.steps.back, flat=terms.price is not None
+        )
 
     def chain_began(self, run_id: UUID, parent_run_id: UUID | None, kwargs: Mapping[str, Any]) -> None:
         """Note a chain, tool or retriever."""
@@ -80,6 +82,7 @@ class Gate:
             self._parent(parent_run_id),
             space if isinstance(space, str) else None,
             tool=tool if isinstance(tool, str) else None,
+            metadata=metadata if self.accounts.ask_metadata else None,
         )
         self.runs.chain_began(run_id, chain)
 
@@ -188,16 +191,17 @@ class Gate:
         if batch is not None and batch.failed is not None:
             raise batch.failed
         account_id = self.accounts.of(metadata)
-        same_id = self.runs.find(run_id)
-        if same_id is not None and same_id.reservation.account_id != account_id:
-            raise ConfigurationError("this run id is in use by another account's call")
         options = kwargs.get("options")
-        claim = None if options is None else Claim(run_id, options, account_id, self.terms.operation)
-        if claim is not None and not self._claims.take(claim):
-            self.runs.first_heard(run_id)
-            return
         params = requested(kwargs.get("invocation_params") or {}, options)
         model = model_name(metadata, params)
+        same_id = self.runs.find(run_id)
+        if same_id is not None and (same_id.reservation.account_id, same_id.model) != (account_id, model):
+            # LangChain tells of their ends by this id alone: each would be charged for what the other used.
+            raise ConfigurationError("this run id is in use by another call: another account's, or another model's")
+        claim = None if options is None else Claim(run_id, options, account_id, self.terms.operation)
+        if claim is not None and not self._claims.take(claim):
+            self.runs.step_aside(run_id)
+            return
         named = self.steps.name(path, tags)
         try:
             count = input_tokens(prompt, params)
@@ -300,11 +304,11 @@ class Gate:
             validity=self.terms.validity,
         )
 
-    def _unannounced(self, run_id: UUID, model: str | None) -> Run:
+    def _unannounced(self, run_id: UUID, model: str | None, parent_run_id: UUID | None) -> Run:
         """Open a call that LangChain told nobody of until it was over, so that it is charged after all."""
         amount = 1 if self.terms.amount is None and self.terms.price is None else self.terms.amount
         step = Step(parts=("langchain", self._nonce, str(run_id)), durable=False)
-        account_id = self.accounts.of({})
+        account_id = self.accounts.of(self.runs.metadata(self.runs.path(self._parent(parent_run_id))))
         reservation = self.meter.reserve(
             account_id,
             self.terms.operation,

@@ -179,7 +179,7 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """Charge what the call used."""
-        self._settling.ended(run_id, response)
+        self._settling.ended(run_id, response, parent_run_id)
 
     def on_llm_error(
         self,
@@ -191,7 +191,7 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """Charge what a failed or broken-off call used; nothing, if it gave nothing."""
-        self._settling.failed(run_id, error, kwargs.get("response"))
+        self._settling.failed(run_id, error, kwargs.get("response"), parent_run_id)
 
     def on_chain_start(
         self,

@@ -12,21 +12,22 @@ import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from countwerk_meter_langchain.answers import Streamed
 from countwerk_meter_langchain.denials import SECONDS, Denials
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from uuid import UUID
 
-    from countwerk_meter import Reservation
+    from countwerk_meter import Reservation, Usage
     from countwerk_meter_langchain.claims import Claim, Claims
     from countwerk_meter_langchain.steps import Named
 
 # Memory that nobody tidies up is bounded, oldest first.
 _CHAINS: Final = 100_000
-_ENDED: Final = 100_000
+_ASIDE: Final = 10_000
 _RELEASED: Final = 10_000
 _BATCHES: Final = 1_000
 
@@ -66,6 +67,7 @@ class Chain:
         space: The checkpoint namespace of the graph's task that it is, or runs in.
         node: It is known to be that task's own run.
         tool: The id of the tool call that it carries out.
+        metadata: The run's, where it may say whose credits are taken.
 
     """
 
@@ -73,6 +75,7 @@ class Chain:
     space: str | None = None
     node: bool = False
     tool: str | None = None
+    metadata: Mapping[str, Any] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -92,6 +95,7 @@ class Run:
     touched: float = 0.0
     abandoned: bool = False
     released: bool = False
+    recorded: Usage | None = None
 
 
 class Runs:
@@ -104,7 +108,8 @@ class Runs:
         self._open: dict[UUID, list[Run]] = {}
         self._under: dict[UUID, dict[int, Run]] = {}
         self._released: OrderedDict[UUID, Run] = OrderedDict()
-        self._ended: OrderedDict[UUID, None] = OrderedDict()
+        self._aside: OrderedDict[UUID, int] = OrderedDict()
+        self._left: dict[int, Run] = {}
         self._batches: OrderedDict[int, Batch] = OrderedDict()
         self.denials = Denials()
 
@@ -153,6 +158,13 @@ class Runs:
         with self._lock:
             chains = [self._chains[run_id] for run_id in path if run_id in self._chains]
         return [chain.tool for chain in chains if chain.tool is not None]
+
+    def metadata(self, path: tuple[UUID, ...]) -> Mapping[str, Any]:
+        """Return what was said with the innermost chain of a path that is known."""
+        with self._lock:
+            chains = [self._chains[run_id] for run_id in path if run_id in self._chains]
+        said = [chain.metadata for chain in chains if chain.metadata is not None]
+        return said[0] if said else {}
 
     def of_step(self, named: Named) -> list[Run]:
         """Return the calls of the same step that are still open: an earlier attempt left them behind."""
@@ -251,29 +263,42 @@ class Runs:
                 self._batches.pop(id(run.batch.options), None)
         if run.claim is not None:
             self._claims.release(run.claim)
-        self._note_ended(run.run_id)
         return run
-
-    def _note_ended(self, run_id: UUID) -> None:
-        self._ended[run_id] = None
-        if len(self._ended) > _ENDED:
-            self._ended.popitem(last=False)
 
     def keep(self, run: Run) -> None:
         """Remember a call that was given up, in case it answers after all."""
         with self._lock:
             run.released = True
+            run.abandoned = False
             self._released[run.run_id] = run
             if len(self._released) > _RELEASED:
                 self._released.popitem(last=False)
 
-    def first_heard(self, run_id: UUID) -> bool:
-        """Whether a call that ends now was never open here, nor has ended before."""
+    def drop_released(self, run: Run) -> bool:
+        """Take this very call out of those that were given up; False: it has answered."""
         with self._lock:
-            if run_id in self._ended:
-                return False
-            self._note_ended(run_id)
-            return True
+            return self._released.get(run.run_id) is run and self._released.pop(run.run_id) is run
+
+    def heard(self, run_id: UUID) -> Run | None:
+        """Return the call that streams something: an open one, or one that was given up."""
+        with self._lock:
+            runs = self._open.get(run_id)
+            return runs[0] if runs else self._released.get(run_id)
+
+    def step_aside(self, run_id: UUID) -> None:
+        """Note a call that another handler meters: its end is none of ours."""
+        with self._lock:
+            self._aside[run_id] = self._aside.pop(run_id, 0) + 1
+            if len(self._aside) > _ASIDE:
+                self._aside.popitem(last=False)
+
+    def was_aside(self, run_id: UUID) -> bool:
+        """Whether a call that ends is one that another handler meters. Asked once for each end."""
+        with self._lock:
+            number = self._aside.pop(run_id, 0)
+            if number > 1:
+                self._aside[run_id] = number - 1
+            return number > 0
 
     def older_than(self, seconds: float) -> list[Run]:
         """Return open calls that began so long ago that their hold is gone."""
@@ -286,7 +311,19 @@ class Runs:
                 stale.extend(run for run in runs if run.began <= limit)
         return stale
 
-    def abandoned(self) -> list[Run]:
-        """Return the calls whose chain is over while they were streaming."""
+    def abandon(self, run: Run) -> None:
+        """Note that nobody may tell of this call's end."""
         with self._lock:
-            return [run for runs in self._open.values() for run in runs if run.abandoned]
+            if run.released or run.run_id in self._open:
+                run.abandoned = True
+                self._left[id(run)] = run
+
+    def abandoned(self) -> list[Run]:
+        """Return the calls that nobody may tell of the end of, among those that have not ended."""
+        with self._lock:
+            every = list(self._left.values())
+            for run in every:
+                here = self._released.get(run.run_id) is run if run.released else run in self._open.get(run.run_id, ())
+                if not run.abandoned or not here:
+                    del self._left[id(run)]
+            return list(self._left.values())

@@ -146,6 +146,7 @@ class ChatFake(BaseChatModel):
     hang_at: int | None = None
     llm_output: dict[str, Any] | None = None
     calls: list[str] = Field(default_factory=list)
+    words: list[str] = Field(default_factory=lambda: ["one ", "two ", "three ", ""])
 
     @property
     def _llm_type(self) -> str:
@@ -166,9 +167,8 @@ class ChatFake(BaseChatModel):
             raise ProviderError("provider")
 
     def _chunk(self, index: int) -> ChatGenerationChunk:
-        words = ("one ", "two ", "three ", "")
         usage = self._usage if index == 3 else None
-        return ChatGenerationChunk(message=AIMessageChunk(content=words[index], usage_metadata=usage))
+        return ChatGenerationChunk(message=AIMessageChunk(content=self.words[index], usage_metadata=usage))
 
     def _generate(self, messages, stop=None, run_manager=None, **kwargs):
         self._pass(0)
