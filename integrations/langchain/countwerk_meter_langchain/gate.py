@@ -17,7 +17,7 @@ from langchain_core.runnables.config import var_child_runnable_config
 
 from countwerk_meter import ChargeInProgressError, ConfigurationError, InsufficientCreditsError
 from countwerk_meter.events import Step
-from countwerk_meter_langchain.claims import Claim, claims_of
+from countwerk_meter_langchain.claims import CLAIMS, Claim
 from countwerk_meter_langchain.counting import estimate, input_tokens, model_name, output_cap, requested
 from countwerk_meter_langchain.pausing import pause, take_resume_value
 from countwerk_meter_langchain.runs import Chain, Run, Runs
@@ -64,8 +64,7 @@ class Gate:
         self.terms = terms
         # A run id may be the client's choice: it names a charge only together with this handler.
         self._nonce = uuid.uuid4().hex
-        self._claims = claims_of(meter)
-        self.runs = Runs(self._claims)
+        self.runs = Runs()
         self.steps = Steps(self.runs)
         self.travels = Travels()
         seconds = (terms.validity or DEFAULT_VALIDITY_MINUTES) * 60.0
@@ -162,14 +161,16 @@ class Gate:
             self._enter(prompt, run_id, parent_run_id, metadata, tags, kwargs, batch)
         except NotImplementedError as error:
             # LangChain takes that one for a missing hook, and lets the model run.
-            self._fail(batch, error)
+            self._fail(batch, kwargs.get("options"), error)
             raise ConfigurationError("the handler's account_id or the meter is not implemented") from error
         except BaseException as error:
-            self._fail(batch, error)
+            self._fail(batch, kwargs.get("options"), error)
             raise
 
-    def _fail(self, batch: Batch | None, error: BaseException) -> None:
-        """Give back what the other prompts of a refused batch hold: nothing more is heard of them."""
+    def _fail(self, batch: Batch | None, options: object, error: BaseException) -> None:
+        """Give back what other handlers, and the other prompts of a batch, hold: nothing more is heard of them."""
+        if options is not None:
+            CLAIMS.refuse(options)
         if batch is not None:
             leave_batch(batch)
             for run in self.runs.fail(batch, error):
@@ -198,9 +199,12 @@ class Gate:
         if same_id is not None and (same_id.reservation.account_id, same_id.model) != (account_id, model):
             # LangChain tells of their ends by this id alone: each would be charged for what the other used.
             raise ConfigurationError("this run id is in use by another call: another account's, or another model's")
-        claim = None if options is None else Claim(run_id, options, account_id, self.terms.operation)
-        if claim is not None and not self._claims.take(claim):
+        claim = None if options is None else Claim(run_id, options, self.meter, account_id, self.terms.operation)
+        if claim is not None and not CLAIMS.take(claim):
             self.runs.step_aside(run_id)
+            if batch is not None:
+                leave_batch(batch)
+                self.runs.forget_batch(batch)
             return
         named = self.steps.name(path, tags)
         try:
@@ -215,7 +219,7 @@ class Gate:
                 )
         except BaseException:
             if claim is not None:
-                self._claims.release(claim)
+                CLAIMS.release(claim)
             raise
         run = Run(run_id, reservation, model, count, path, batch, claim, named)
         if not self.runs.add(run, tracked):
@@ -223,6 +227,8 @@ class Gate:
             self.settling.give_up(run)
             if batch is not None and batch.failed is not None:
                 raise batch.failed
+        if claim is not None:
+            CLAIMS.hold(claim, lambda: self.settling.give_up(run))
 
     def _passed(
         self,

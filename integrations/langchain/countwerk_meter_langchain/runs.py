@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from countwerk_meter_langchain.answers import Streamed
+from countwerk_meter_langchain.claims import CLAIMS
 from countwerk_meter_langchain.denials import SECONDS, Denials
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from countwerk_meter import Reservation, Usage
-    from countwerk_meter_langchain.claims import Claim, Claims
+    from countwerk_meter_langchain.claims import Claim
     from countwerk_meter_langchain.steps import Named
 
 # Memory that nobody tidies up is bounded, oldest first.
@@ -101,9 +102,8 @@ class Run:
 class Runs:
     """Everything that one handler remembers. Safe to use from any thread."""
 
-    def __init__(self, claims: Claims) -> None:
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._claims = claims
         self._chains: OrderedDict[UUID, Chain] = OrderedDict()
         self._open: dict[UUID, list[Run]] = {}
         self._under: dict[UUID, dict[int, Run]] = {}
@@ -184,6 +184,12 @@ class Runs:
                     self._batches.popitem(last=False)
             return batch
 
+    def forget_batch(self, batch: Batch) -> None:
+        """Forget a batch that another handler meters."""
+        with self._lock:
+            if not batch.open and batch.failed is None:
+                self._batches.pop(id(batch.options), None)
+
     def tidy(self) -> None:
         """Forget denials and failed batches that are old: an error holds on to all that it passed through."""
         self.denials.tidy()
@@ -262,7 +268,7 @@ class Runs:
             if not run.batch.open and run.batch.failed is None:
                 self._batches.pop(id(run.batch.options), None)
         if run.claim is not None:
-            self._claims.release(run.claim)
+            CLAIMS.release(run.claim)
         return run
 
     def keep(self, run: Run) -> None:

@@ -159,7 +159,8 @@ def test_a_message_stream_turns_invoke_into_a_stream(bench, fakes, path):
 
 
 @both
-def test_a_consumer_that_leaves_a_graphs_stream(bench, fakes, path):
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_consumer_that_leaves_a_graphs_stream(bench, fakes, path, at_once):
     """What was consumed of the graph's stream is charged, and nothing stays held."""
     model = fakes.Chat(hang_at=2) if path == "async" else fakes.Chat()
     handler = CountwerkCallbackHandler(bench.meter, account_id="acct")
@@ -175,7 +176,7 @@ def test_a_consumer_that_leaves_a_graphs_stream(bench, fakes, path):
         stream = graph(anode).astream(ASK, given, stream_mode="messages")
         await anext(stream)
         # LangGraph hands the chunk on while our hook, on a thread of its own, may only just be hearing of it.
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0 if at_once else 0.5)
         await stream.aclose()
 
     if path == "async":
