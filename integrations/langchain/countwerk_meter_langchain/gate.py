@@ -68,9 +68,7 @@ class Gate:
         self.steps = Steps(self.runs)
         self.travels = Travels()
         seconds = (terms.validity or DEFAULT_VALIDITY_MINUTES) * 60.0
-        self.settling = Settling(
-            self.runs, meter, self._unannounced, seconds, self.steps.back, flat=terms.price is not None
-        )
+        self.settling = Settling(self.runs, meter, self._unannounced, seconds, self.steps, flat=terms.price is not None)
 
     def chain_began(self, run_id: UUID, parent_run_id: UUID | None, kwargs: Mapping[str, Any]) -> None:
         """Note a chain, tool or retriever."""

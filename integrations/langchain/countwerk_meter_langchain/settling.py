@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from countwerk_meter import Meter, Usage
     from countwerk_meter_langchain.runs import Batch, Run, Runs
-    from countwerk_meter_langchain.steps import Named
+    from countwerk_meter_langchain.steps import Steps
 
 _LOG: Final = logging.getLogger("countwerk_meter_langchain")
 
@@ -77,7 +77,7 @@ class Settling:
         meter: Meter,
         unannounced: Callable[[UUID, str | None, UUID | None], Run],
         validity_seconds: float,
-        back: Callable[[Named], None],
+        steps: Steps,
         *,
         flat: bool,
     ) -> None:
@@ -85,7 +85,7 @@ class Settling:
         self._meter = meter
         self._open_unannounced = unannounced
         self._validity = validity_seconds
-        self._back = back
+        self._steps = steps
         self._flat = flat
         self._warned = False
         self._timer: threading.Timer | None = None
@@ -202,7 +202,7 @@ class Settling:
         finally:
             run.reservation.finish(error)
             if run.named is not None and not run.streamed.any and not run.reservation.recorded:
-                self._back(run.named)
+                self._steps.back(run.named)
 
     def tool_ended(self, run_id: UUID, failure: BaseException | None) -> None:
         """Charge a tool's price; nothing, if it failed and no model ran in it."""
@@ -215,7 +215,7 @@ class Settling:
             run.reservation.resume()
         run.reservation.finish(failure)
         if failure is not None and run.named is not None and not run.reservation.recorded:
-            self._back(run.named)
+            self._steps.back(run.named)
 
     def give_up(self, run: Run) -> None:
         """End a call of which nothing more is to be expected: charge what it streamed, or give its hold back."""
@@ -235,6 +235,8 @@ class Settling:
     def sweep(self, chain: UUID, *, forget: bool = True) -> None:
         """Give up the calls below a chain that is over; unless it comes back, forget its denials too."""
         try:
+            if forget:
+                self._steps.forget(chain)
             for run in self._runs.chain_ended(chain, forget=forget):
                 if run.streamed.any:
                     run.touched = time.monotonic()

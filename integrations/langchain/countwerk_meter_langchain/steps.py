@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from langchain_core.runnables.config import var_child_runnable_config
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SPACE_KEY: Final = "langgraph_checkpoint_ns"
 _STRUCTURAL: Final = ("seq:step:", "map:key:")
-_REMEMBERED: Final = 100_000
+_REMEMBERED: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,28 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A step, and which of its series' ordinals it took."""
+    """A step, and which of the ordinals of its attempt's series it took."""
 
     step: Step
+    attempt: UUID
     series: tuple[str, ...]
     ordinal: int
+
+
+@dataclass(slots=True)
+class _Ordinals:
+    """The ordinals of one series: the next one, and those that were given back."""
+
+    next: int = 0
+    free: set[int] = field(default_factory=set[int])
+
+    def take(self) -> int:
+        if self.free:
+            ordinal = min(self.free)
+            self.free.remove(ordinal)
+            return ordinal
+        self.next += 1
+        return self.next - 1
 
 
 def configurable() -> Mapping[str, Any]:
@@ -81,7 +98,7 @@ class Steps:
     def __init__(self, runs: Runs) -> None:
         self._runs = runs
         self._lock = threading.Lock()
-        self._next: OrderedDict[tuple[str, ...], int] = OrderedDict()
+        self._attempts: OrderedDict[UUID, dict[tuple[str, ...], _Ordinals]] = OrderedDict()
 
     def name(self, path: tuple[UUID, ...], tags: Sequence[str] | None) -> Named | None:
         """
@@ -98,13 +115,16 @@ class Steps:
             return None
         parts += tuple(tag for tag in tags or () if tag.startswith(_STRUCTURAL))
         parts += tuple(f"tool:{tool}" for tool in self._runs.tools(path))
-        series = (*parts, str(attempt))
         with self._lock:
-            ordinal = self._next.pop(series, 0)
-            self._next[series] = ordinal + 1
-            if len(self._next) > _REMEMBERED:
-                self._next.popitem(last=False)
-        return Named(Step((*parts, str(ordinal))), series, ordinal)
+            ordinal = self._attempts.setdefault(attempt, {}).setdefault(parts, _Ordinals()).take()
+            if len(self._attempts) > _REMEMBERED:
+                self._attempts.popitem(last=False)
+        return Named(Step((*parts, str(ordinal))), attempt, parts, ordinal)
+
+    def forget(self, run_id: UUID) -> None:
+        """Forget an attempt that is over."""
+        with self._lock:
+            self._attempts.pop(run_id, None)
 
     def within(self) -> tuple[str, ...] | None:
         """Return what names the task that runs here, or None."""
@@ -116,8 +136,9 @@ class Steps:
     def back(self, named: Named) -> None:
         """Give an ordinal back that nothing was charged for: what comes next in its place is the same logical call."""
         with self._lock:
-            if self._next.get(named.series) == named.ordinal + 1:
-                self._next[named.series] = named.ordinal
+            ordinals = self._attempts.get(named.attempt, {}).get(named.series)
+            if ordinals is not None:
+                ordinals.free.add(named.ordinal)
 
     def _attempt(self, path: tuple[UUID, ...]) -> UUID | None:
         task = current_task()

@@ -10,7 +10,7 @@ from typing import Annotated, TypedDict
 
 import pytest
 from countwerk_meter_langchain import CountwerkCallbackHandler
-from langchain_core.runnables import RunnableLambda, RunnableParallel
+from langchain_core.runnables import RunnableConfig, RunnableLambda, RunnableParallel
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
@@ -326,6 +326,55 @@ def test_a_subgraph_and_parallel_chains_in_a_node(bench, fakes, path):
     run(app, path, None, config(bench))
     assert len(model.calls) == 5
     assert bench.audit().told == [("settled", 6, "provider")] * 4
+
+
+def test_an_ordinal_that_is_not_the_last_is_given_back(bench, fakes):
+    """What failed beside a call that went well is tried again in its own place: the node's retry adds nothing."""
+    bad, good, fail = fakes.Chat(fail_at=0), fakes.Chat(), flaky(1)
+
+    class Outer(fakes.Chat):
+        """Fails after another call has begun and ended, so that its own ordinal is not the last."""
+
+        def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+            self.calls.append("call")
+            good.invoke("y", kept)
+            if len(self.calls) == 1:
+                raise fakes.ProviderError("provider")
+            return super()._generate(messages)
+
+    kept, outer = None, Outer()
+
+    def node(state, config):
+        nonlocal kept
+        kept = config
+        if not outer.calls:
+            with pytest.raises(fakes.ProviderError):
+                outer.invoke("x")
+        else:
+            good.invoke("y")
+        bad.fail_at = None
+        bad.invoke("z")
+        fail()
+        return {"said": ["done"]}
+
+    node.__annotations__["config"] = RunnableConfig
+    graph(node, retry=QUICK).invoke({"said": []}, config(bench))
+    assert bench.audit().told == [("settled", 6, "provider")] * 2
+
+
+def test_the_ordinals_of_a_run_that_is_over_are_forgotten(bench, fakes):
+    """A handler that serves for long remembers no attempt that has ended."""
+    model = fakes.Chat()
+
+    def node(state):
+        model.invoke("x")
+        return {"said": ["done"]}
+
+    app, given = graph(node), config(bench)
+    for _ in range(3):
+        app.invoke({"said": []}, given)
+    assert not given["callbacks"][0]._gate.steps._attempts
+    assert bench.audit().spent == 18
 
 
 def test_an_attempt_that_is_not_known_is_no_step(bench, fakes):
