@@ -99,12 +99,10 @@ class Gate:
         path = self.runs.path(self._parent(parent_run_id))
         tracked = self.runs.tracked(path)
         account_id = self.accounts.of(metadata)
-        named = None if isinstance(call_id, str) else self.steps.name(path, (*(tags or ()), f"map:key:tool {name}"))
-        step = (
-            named.step
-            if named is not None
-            else step_of_tool(self.steps, call_id if isinstance(call_id, str) else None, str(run_id))
-        )
+        # Models repeat the ids of their calls, so the id alone names no call where attempts can be told apart.
+        called = call_id if isinstance(call_id, str) else None
+        named = self.steps.name(path, (*(tags or ()), f"map:key:tool {name} {called or ''}"))
+        step = named.step if named is not None else step_of_tool(self.steps, called, str(run_id))
         with self._around(path):
             reservation = self._passed(
                 lambda step: self.meter.reserve(

@@ -214,7 +214,8 @@ class Settling:
                 return
             run.reservation.resume()
         run.reservation.finish(failure)
-        if failure is not None and run.named is not None and not run.reservation.recorded:
+        if failure is not None and run.named is not None:
+            # Called again, it is the same call, whether it was charged for the models in it or not.
             self._steps.back(run.named)
 
     def give_up(self, run: Run) -> None:
