@@ -26,6 +26,11 @@ class Accounts:
     account_id: str | AccountOf | None
     from_metadata: bool
 
+    @property
+    def ask_metadata(self) -> bool:
+        """Whether a run's metadata may say whose credits it takes."""
+        return self.from_metadata or callable(self.account_id)
+
     def of(self, metadata: Mapping[str, Any]) -> str:
         """
         Return the account of a run that starts here.

@@ -16,6 +16,8 @@ from countwerk_meter import Usage
 from countwerk_meter_langchain.counting import message_weight, tokens, weight
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from langchain_core.outputs import Generation, LLMResult
 
 FREE = Usage()
@@ -70,15 +72,27 @@ def reported(response: LLMResult, *, ran: bool) -> Usage | None:
 
     Args:
         response: What `on_llm_end` was given.
-        ran: The model is known to have run: it streamed chunks.
+        ran: The model is known to have run: it streamed chunks, or the answer is named after the run.
 
     """
     usage = Usage.of(response)
-    # LangChain zeroes the cost of a cached generation in place. A second prompt of the same batch that hits the cache
-    # thereby marks the answer that the first one has just paid for.
+    # LangChain zeroes the cost of a cached generation in place. A call that hits the cache thereby marks the answer
+    # that another one has just paid for, and may do so before we read it.
     if usage == FREE and (ran or response.llm_output):
         return _without_cost(response)
     return usage
+
+
+def is_chat(response: LLMResult) -> bool:
+    """Say whether a chat model answered, or began to."""
+    return isinstance(_first(response), ChatGeneration)
+
+
+def made_by(run_id: UUID, response: LLMResult) -> bool:
+    """Say whether LangChain named the answer after this run, as it does where the provider gave it no name."""
+    answer = _first(response)
+    name = answer.message.id if isinstance(answer, ChatGeneration) else None
+    return name is not None and str(run_id) in name
 
 
 def _without_cost(response: LLMResult) -> Usage | None:
@@ -145,6 +159,16 @@ def consumed(streamed: Streamed, response: LLMResult | None, input_count: int) -
         # The input was reported when the stream began, the output would have been at its end.
         return replace(usage, output_tokens=tokens(made)), True
     return usage, False
+
+
+def rest_of(usage: Usage, recorded: Usage) -> Usage:
+    """Return what a call used in all, less what was recorded of it before."""
+    pools = {
+        name: max(getattr(usage, name) - getattr(recorded, name), 0)
+        for name in ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
+    }
+    extra = {name: max(quantity - recorded.dimensions.get(name, 0), 0) for name, quantity in usage.dimensions.items()}
+    return replace(usage, **pools, requests=max(usage.requests - recorded.requests, 0), dimensions=extra)
 
 
 def _first(response: LLMResult) -> Generation | None:

@@ -1,61 +1,101 @@
 """
-Which handler meters a call that several of one meter's handlers see: the first of them, so that it is counted once.
+What several handlers that see one call must know of each other.
 
-A run id alone names no call, because it may be a client's choice. All handlers of one call
-are handed the same `options` object, and a claim holds on to it, so that its identity names the call while it runs.
+Two rules. The first handler of one meter, account and operation meters the call, and the others step aside, so that it
+is counted once. And where one handler refuses the call, the others give back what they hold for it, because LangChain
+tells them nothing more of it.
+
+A run id alone names no call, because it may be a client's choice. All handlers of one call, and of one batch, are
+handed the same `options` object, and a claim holds on to it, so that its identity names the call while it runs. Claims
+are held by their calls alone: a handler that an app lets go takes its own along.
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
+from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from countwerk_meter import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from uuid import UUID
 
     from countwerk_meter import Meter
 
+_REFUSED: Final = 100
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Claim:
-    """One call, as one account's use of one operation."""
+    """One call, as one account's use of one operation of a meter; `give_up`: what ends it there."""
 
     run_id: UUID
     options: object
+    meter: Meter
     account_id: str
     operation: str
+    give_up: Callable[[], None] | None = None
 
     @property
-    def key(self) -> tuple[UUID, int, str, str]:
+    def key(self) -> tuple[int, UUID, int, str, str]:
         """What two handlers would claim alike."""
-        return self.run_id, id(self.options), self.account_id, self.operation
+        return id(self.options), self.run_id, id(self.meter), self.account_id, self.operation
 
 
 class Claims:
-    """The claims of one meter's handlers. Safe to use from any thread."""
+    """The claims of a process' handlers. Safe to use from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._claimed: dict[tuple[UUID, int, str, str], Claim] = {}
+        self._claimed: weakref.WeakValueDictionary[tuple[int, UUID, int, str, str], Claim] = (
+            weakref.WeakValueDictionary()
+        )
+        self._refused: OrderedDict[int, object] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._claimed)
 
     def take(self, claim: Claim) -> bool:
-        """Claim a call; False: another handler has, and this one steps aside."""
+        """
+        Claim a call; False: another handler has, and this one steps aside.
+
+        Raises:
+            ConfigurationError: Another handler has refused the call already.
+
+        """
         with self._lock:
+            if id(claim.options) in self._refused:
+                raise ConfigurationError("another handler refused this call")
             return self._claimed.setdefault(claim.key, claim) is claim
+
+    def hold(self, claim: Claim, give_up: Callable[[], None]) -> None:
+        """Say what ends a call that passed its gate; it ends at once if another handler refused it meanwhile."""
+        with self._lock:
+            refused = id(claim.options) in self._refused
+            claim.give_up = give_up
+        if refused:
+            give_up()
+
+    def refuse(self, options: object) -> None:
+        """Give back what any handler holds for a call, or for its batch, that one of them refuses."""
+        with self._lock:
+            self._refused[id(options)] = options
+            if len(self._refused) > _REFUSED:
+                self._refused.popitem(last=False)
+            ends = [claim.give_up for claim in self._claimed.values() if claim.options is options]
+        for end in ends:
+            if end is not None:
+                end()
 
     def release(self, claim: Claim) -> None:
         """Let a call go that has ended."""
         with self._lock:
-            self._claimed.pop(claim.key, None)
+            if self._claimed.get(claim.key) is claim:
+                del self._claimed[claim.key]
 
 
-_lock = threading.Lock()
-_of: weakref.WeakKeyDictionary[Meter, Claims] = weakref.WeakKeyDictionary()
-
-
-def claims_of(meter: Meter) -> Claims:
-    """Return what all handlers of a meter share."""
-    with _lock:
-        return _of.setdefault(meter, Claims())
+CLAIMS: Final = Claims()

@@ -80,17 +80,35 @@ def input_tokens(messages: Sequence[BaseMessage] | str, params: Mapping[str, Any
     return sum(tokens(message_weight(message)) + TOKENS_PER_MESSAGE for message in messages) + tools
 
 
-def output_cap(metadata: Mapping[str, Any], params: Mapping[str, Any], default: int) -> int:
+def requested(params: Mapping[str, Any], options: object) -> dict[str, Any]:
+    """Return what a call asks its model for: the model's own parameters, and what the call itself says over them."""
+    return {**params, **(cast("Mapping[str, Any]", options) if isinstance(options, Mapping) else {})}
+
+
+def model_name(metadata: Mapping[str, Any], params: Mapping[str, Any]) -> str | None:
+    """
+    Return the model's name as it is asked for: the answer's may carry a date that no price rule knows.
+
+    Metadata may be a client's. So its name counts where the request has none, or the same one below a path.
+    """
+    names = (params.get(key) for key in ("model", "model_name", "model_id"))
+    asked = next((name for name in names if isinstance(name, str) and name), None)
+    said = metadata.get("ls_model_name")
+    if isinstance(said, str) and said and (asked is None or asked.endswith(f"/{said}")):
+        return said
+    return asked
+
+
+def output_cap(params: Mapping[str, Any], default: int) -> int:
     """Return the most output tokens that all answers of a call may take, `default` for each if no cap is set."""
-    caps = (metadata.get("ls_max_tokens"), params.get("max_completion_tokens"), params.get("max_tokens"))
-    cap = next((number for number in map(_number, caps) if number), default)
-    return cap * (_number(params.get("n")) or 1)
+    caps = (_number(params.get(key)) for key in ("max_completion_tokens", "max_output_tokens", "max_tokens"))
+    return (max(caps) or default) * (_number(params.get("n")) or 1)
 
 
 def _number(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
-def estimate(input_count: int, metadata: Mapping[str, Any], params: Mapping[str, Any], default: int) -> Usage:
+def estimate(input_count: int, params: Mapping[str, Any], default: int) -> Usage:
     """Return what a call is expected to use at most."""
-    return Usage(input_tokens=input_count, output_tokens=output_cap(metadata, params, default))
+    return Usage(input_tokens=input_count, output_tokens=output_cap(params, default))

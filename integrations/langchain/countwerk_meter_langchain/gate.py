@@ -17,13 +17,14 @@ from langchain_core.runnables.config import var_child_runnable_config
 
 from countwerk_meter import ChargeInProgressError, ConfigurationError, InsufficientCreditsError
 from countwerk_meter.events import Step
-from countwerk_meter_langchain.claims import Claim, claims_of
-from countwerk_meter_langchain.counting import estimate, input_tokens, output_cap
+from countwerk_meter_langchain.claims import CLAIMS, Claim
+from countwerk_meter_langchain.counting import estimate, input_tokens, model_name, output_cap, requested
 from countwerk_meter_langchain.pausing import pause, take_resume_value
 from countwerk_meter_langchain.runs import Chain, Run, Runs
 from countwerk_meter_langchain.settling import Settling, enter_batch, leave_batch
 from countwerk_meter_langchain.steps import SPACE_KEY, Steps
 from countwerk_meter_langchain.tools import step_of_tool
+from countwerk_meter_langchain.travel import Travels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -60,14 +61,14 @@ class Gate:
     def __init__(self, meter: Meter, accounts: Accounts, terms: Terms) -> None:
         self.meter = meter
         self.accounts = accounts
-        self._terms = terms
+        self.terms = terms
         # A run id may be the client's choice: it names a charge only together with this handler.
         self._nonce = uuid.uuid4().hex
-        self._claims = claims_of(meter)
-        self.runs = Runs(self._claims)
+        self.runs = Runs()
         self.steps = Steps(self.runs)
+        self.travels = Travels()
         seconds = (terms.validity or DEFAULT_VALIDITY_MINUTES) * 60.0
-        self.settling = Settling(self.runs, meter, self._unannounced, seconds, self.steps.back)
+        self.settling = Settling(self.runs, meter, self._unannounced, seconds, self.steps, flat=terms.price is not None)
 
     def chain_began(self, run_id: UUID, parent_run_id: UUID | None, kwargs: Mapping[str, Any]) -> None:
         """Note a chain, tool or retriever."""
@@ -78,6 +79,7 @@ class Gate:
             self._parent(parent_run_id),
             space if isinstance(space, str) else None,
             tool=tool if isinstance(tool, str) else None,
+            metadata=metadata if self.accounts.ask_metadata else None,
         )
         self.runs.chain_began(run_id, chain)
 
@@ -91,34 +93,29 @@ class Gate:
         call_id: object,
     ) -> None:
         """Hold a tool's price, or raise so that it is not called."""
-        price = self._terms.tool_prices.get(name) if isinstance(name, str) else None
+        price = self.terms.tool_prices.get(name) if isinstance(name, str) else None
         if price is None:
             return
         path = self.runs.path(self._parent(parent_run_id))
         tracked = self.runs.tracked(path)
         account_id = self.accounts.of(metadata)
-        denial = self.runs.denial(path[-1], account_id) if path else None
-        if denial is not None:
-            self._refuse(denial)
-        named = None if isinstance(call_id, str) else self.steps.name(path, (*(tags or ()), f"map:key:tool {name}"))
-        step = (
-            named.step
-            if named is not None
-            else step_of_tool(self.steps, path if isinstance(call_id, str) else None, str(call_id), str(run_id))
-        )
+        # Models repeat the ids of their calls, so the id alone names no call where attempts can be told apart.
+        called = call_id if isinstance(call_id, str) else None
+        named = self.steps.name(path, (*(tags or ()), f"map:key:tool {name} {called or ''}"))
+        step = named.step if named is not None else step_of_tool(self.steps, called, str(run_id))
         with self._around(path):
             reservation = self._passed(
-                lambda: self.meter.reserve(
+                lambda step: self.meter.reserve(
                     account_id,
-                    self._terms.tool_operation,
+                    self.terms.tool_operation,
                     price=price,
-                    validity=self._terms.validity,
+                    validity=self.terms.validity,
                     description=str(name),
                     step=step,
                 ),
+                step,
                 named,
                 path,
-                account_id,
             )
         run = Run(run_id, reservation, None, 0, path, named=named)
         if not self.runs.add(run, tracked):
@@ -160,14 +157,16 @@ class Gate:
             self._enter(prompt, run_id, parent_run_id, metadata, tags, kwargs, batch)
         except NotImplementedError as error:
             # LangChain takes that one for a missing hook, and lets the model run.
-            self._fail(batch, error)
+            self._fail(batch, kwargs.get("options"), error)
             raise ConfigurationError("the handler's account_id or the meter is not implemented") from error
         except BaseException as error:
-            self._fail(batch, error)
+            self._fail(batch, kwargs.get("options"), error)
             raise
 
-    def _fail(self, batch: Batch | None, error: BaseException) -> None:
-        """Give back what the other prompts of a refused batch hold: nothing more is heard of them."""
+    def _fail(self, batch: Batch | None, options: object, error: BaseException) -> None:
+        """Give back what other handlers, and the other prompts of a batch, hold: nothing more is heard of them."""
+        if options is not None:
+            CLAIMS.refuse(options)
         if batch is not None:
             leave_batch(batch)
             for run in self.runs.fail(batch, error):
@@ -189,30 +188,34 @@ class Gate:
         if batch is not None and batch.failed is not None:
             raise batch.failed
         account_id = self.accounts.of(metadata)
-        denial = self.runs.denial(path[-1], account_id) if path else None
-        if denial is not None:
-            self._refuse(denial)
-        same_id = self.runs.find(run_id)
-        if same_id is not None and same_id.reservation.account_id != account_id:
-            raise ConfigurationError("this run id is in use by another account's call")
         options = kwargs.get("options")
-        claim = None if options is None else Claim(run_id, options, account_id, self._terms.operation)
-        if claim is not None and not self._claims.take(claim):
-            self.runs.first_heard(run_id)
+        params = requested(kwargs.get("invocation_params") or {}, options)
+        model = model_name(metadata, params)
+        same_id = self.runs.find(run_id)
+        if same_id is not None and (same_id.reservation.account_id, same_id.model) != (account_id, model):
+            # LangChain tells of their ends by this id alone: each would be charged for what the other used.
+            raise ConfigurationError("this run id is in use by another call: another account's, or another model's")
+        claim = None if options is None else Claim(run_id, options, self.meter, account_id, self.terms.operation)
+        if claim is not None and not CLAIMS.take(claim):
+            self.runs.step_aside(run_id)
+            if batch is not None:
+                leave_batch(batch)
+                self.runs.forget_batch(batch)
             return
-        params: Mapping[str, Any] = kwargs.get("invocation_params") or {}
-        model = _model(metadata, params)
         named = self.steps.name(path, tags)
         try:
             count = input_tokens(prompt, params)
             step = named.step if named is not None else Step(("langchain", self._nonce, str(run_id)), durable=False)
             with self._around(path):
                 reservation = self._passed(
-                    lambda: self._reserve(account_id, step, count, metadata, params, model), named, path, account_id
+                    lambda step: self._reserve(account_id, step, count, params, model),
+                    step,
+                    named,
+                    path,
                 )
         except BaseException:
             if claim is not None:
-                self._claims.release(claim)
+                CLAIMS.release(claim)
             raise
         run = Run(run_id, reservation, model, count, path, batch, claim, named)
         if not self.runs.add(run, tracked):
@@ -220,42 +223,57 @@ class Gate:
             self.settling.give_up(run)
             if batch is not None and batch.failed is not None:
                 raise batch.failed
+        if claim is not None:
+            CLAIMS.hold(claim, lambda: self.settling.give_up(run))
 
     def _passed(
-        self, make: Callable[[], Reservation], named: Named | None, path: tuple[UUID, ...], account_id: str
+        self,
+        make: Callable[[Step], Reservation],
+        step: Step,
+        named: Named | None,
+        path: tuple[UUID, ...],
     ) -> Reservation:
         """Pass the ledger's gate; what refused the call is remembered for the run."""
-        try:
-            return self._begin(make, named)
-        except BaseException as error:
-            if named is not None:
-                self.steps.back(named)
-            if isinstance(error, InsufficientCreditsError):
-                if path:
-                    self.runs.denied(path[-1], account_id, error)
-                self._refuse(error)
-            raise
-
-    def _begin(self, make: Callable[[], Reservation], named: Named | None) -> Reservation:
-        reservation = make()
         if named is not None:
             # An earlier attempt of this step may have left its call behind, a stream that fell silent, say.
             for run in self.runs.of_step(named):
                 self.settling.give_up(run)
-        if self._terms.pauses:
+        try:
+            reservation = self._begin(lambda: make(step), path)
+            anew = self.travels.anew(step, path, replayed=reservation.replayed)
+            if anew is not None:
+                reservation.finish()
+                reservation = self._begin(lambda: make(anew), path)
+        except BaseException as error:
+            if named is not None:
+                self.steps.back(named)
+            if isinstance(error, InsufficientCreditsError):
+                self._refuse(error)
+            raise
+        return reservation
+
+    def _begin(self, make: Callable[[], Reservation], path: tuple[UUID, ...]) -> Reservation:
+        reservation = make()
+        if path:
+            self.runs.denials.check(path[-1], reservation, pauses=self.terms.pauses)
+        if self.terms.pauses:
             take_resume_value(self.meter, reservation)
         try:
             return reservation.begin()
         except ChargeInProgressError:
             if not reservation.event().durable:
                 raise
+        except InsufficientCreditsError as denied:
+            if path:
+                self.runs.denials.note(path[-1], denied)
+            raise
         # The worker that began this step may have died since.
         self.meter.recover()
         return make().begin()
 
     def _refuse(self, denied: InsufficientCreditsError) -> NoReturn:
         """Raise a denial, or pause the graph with it."""
-        if self._terms.pauses:
+        if self.terms.pauses:
             pause(denied)
         raise denied
 
@@ -264,49 +282,42 @@ class Gate:
         account_id: str,
         step: Step,
         count: int,
-        metadata: Mapping[str, Any],
         params: Mapping[str, Any],
         model: str | None,
     ) -> Reservation:
         expected: Usage | None = None
-        if self._terms.amount is None and self._terms.price is None:
+        if self.terms.amount is None and self.terms.price is None:
             bound = 0
-            if not output_cap(metadata, params, 0):
+            if not output_cap(params, 0):
                 # What was used before may have to be read from the journal: not where the request names its own cap.
                 bound = self.meter.estimate(
-                    self._terms.operation, account_id=account_id, input_tokens=count, model=model,
-                    cold_start=self._terms.output_tokens,
+                    self.terms.operation, account_id=account_id, input_tokens=count, model=model,
+                    cold_start=self.terms.output_tokens,
                 ).output_tokens  # fmt: skip
-            expected = estimate(count, metadata, params, bound)
+            expected = estimate(count, params, bound)
         return self.meter.reserve(
             account_id,
-            self._terms.operation,
-            amount=self._terms.amount,
-            price=self._terms.price,
+            self.terms.operation,
+            amount=self.terms.amount,
+            price=self.terms.price,
             estimate=expected,
             model=model,
             step=step,
-            validity=self._terms.validity,
+            validity=self.terms.validity,
         )
 
-    def _unannounced(self, run_id: UUID, model: str | None) -> Run:
+    def _unannounced(self, run_id: UUID, model: str | None, parent_run_id: UUID | None) -> Run:
         """Open a call that LangChain told nobody of until it was over, so that it is charged after all."""
-        amount = 1 if self._terms.amount is None and self._terms.price is None else self._terms.amount
+        amount = 1 if self.terms.amount is None and self.terms.price is None else self.terms.amount
         step = Step(parts=("langchain", self._nonce, str(run_id)), durable=False)
-        account_id = self.accounts.of({})
+        account_id = self.accounts.of(self.runs.metadata(self.runs.path(self._parent(parent_run_id))))
         reservation = self.meter.reserve(
             account_id,
-            self._terms.operation,
+            self.terms.operation,
             amount=amount,
-            price=self._terms.price,
+            price=self.terms.price,
             step=step,
-            validity=self._terms.validity,
+            validity=self.terms.validity,
         )
         reservation.begin()
         return Run(run_id, reservation, model, 0, ())
-
-
-def _model(metadata: Mapping[str, Any], params: Mapping[str, Any]) -> str | None:
-    """Return the model's name as it is asked for: the answer's may carry a date that no price rule knows."""
-    names = (metadata.get("ls_model_name"), params.get("model"), params.get("model_name"))
-    return next((name for name in names if isinstance(name, str) and name), None)

@@ -107,6 +107,13 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
         self._runs = self._gate.runs
         self._settling = self._gate.settling
 
+    def described(self) -> str:
+        """Return what the handler was told, in a text that is the same in every process."""
+        account = self._gate.accounts.account_id
+        named = getattr(account, "__qualname__", type(account).__qualname__)
+        who = f"{account.__module__}.{named}" if callable(account) else repr(account)
+        return repr((self._gate.meter.ai_product_id, who, self._gate.accounts.from_metadata, self._gate.terms))
+
     def on_chat_model_start(
         self,
         serialized: dict[str, Any],
@@ -172,7 +179,7 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """Charge what the call used."""
-        self._settling.ended(run_id, response)
+        self._settling.ended(run_id, response, parent_run_id)
 
     def on_llm_error(
         self,
@@ -184,7 +191,7 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """Charge what a failed or broken-off call used; nothing, if it gave nothing."""
-        self._settling.failed(run_id, error, kwargs.get("response"))
+        self._settling.failed(run_id, error, kwargs.get("response"), parent_run_id)
 
     def on_chain_start(
         self,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, NotRequired, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, NotRequired, cast
 
 from langchain.agents.middleware import AgentMiddleware, AgentState
 from langchain.agents.middleware.types import PrivateStateAttr
@@ -24,6 +24,7 @@ from countwerk_meter import (
     InsufficientCreditsError,
 )
 from countwerk_meter_langchain.accounts import Accounts
+from countwerk_meter_langchain.agents import RUN_KEY, known, new_run
 from countwerk_meter_langchain.blocks import Blocks
 from countwerk_meter_langchain.counting import DEFAULT_OUTPUT_TOKENS, estimate, input_tokens
 from countwerk_meter_langchain.gate import DEFAULT_VALIDITY_MINUTES
@@ -40,9 +41,8 @@ if TYPE_CHECKING:
     from langgraph.prebuilt.tool_node import ToolCallRequest
 
     from countwerk_meter import Meter, Reservation
+    from countwerk_meter.events import Step
     from countwerk_meter_langchain.accounts import AccountOf
-
-_RUN: Final = "countwerk_run"
 
 
 class _State(AgentState[Any]):
@@ -114,6 +114,7 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
             validity=validity,
             on_insufficient=on_insufficient,
         )
+        self._name_of_terms = known(self._handler)
         self._meter = meter
         self._accounts = None if account_id is None else Accounts(account_id, account_from_metadata)
         self._hold = hold
@@ -129,7 +130,7 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
 
     def before_agent(self, state: Any, runtime: Any) -> dict[str, Any]:
         """Name the run."""
-        return {_RUN: uuid.uuid4().hex}
+        return {RUN_KEY: new_run(self._name_of_terms)}
 
     async def abefore_agent(self, state: Any, runtime: Any) -> dict[str, Any]:
         """Name the run."""
@@ -171,7 +172,9 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
                     return handler(request)
             visit.block = self._open(visit, lambda: {"amount": self._hold or price})
             with visit.inside():
-                charge = self._begin(visit, lambda: self._reserve_tool(request, visit, price))
+                charge = self._begin(
+                    visit, lambda step: self._reserve_tool(request, visit, price, step), self._step_of_tool(request)
+                )
                 try:
                     with charge.entered():
                         answer = handler(request)
@@ -193,7 +196,9 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
                     return await handler(request)
             visit.block = await self._aopen(visit, lambda: {"amount": self._hold or price})
             with visit.inside():
-                charge = await self._abegin(visit, lambda: self._reserve_tool(request, visit, price))
+                charge = await self._abegin(
+                    visit, lambda step: self._reserve_tool(request, visit, price, step), self._step_of_tool(request)
+                )
                 try:
                     with charge.entered():
                         answer = await handler(request)
@@ -220,7 +225,10 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
         block = self._blocks.find(visit.key)
         if block is None:
             sized = size()
-            block = self._blocks.keep(visit.key, self._begin(visit, lambda: self._reserve_run(visit, sized)))
+            block = self._blocks.keep(
+                visit.key,
+                self._begin(visit, lambda step: self._reserve_run(visit, sized, step), self._step_of_run(visit)),
+            )
         return block
 
     async def _aopen(self, visit: Visit, size: Callable[[], dict[str, Any]]) -> Reservation | None:
@@ -229,46 +237,65 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
         block = self._blocks.find(visit.key)
         if block is None:
             sized = await asyncio.to_thread(size)
-            block = self._blocks.keep(visit.key, await self._abegin(visit, lambda: self._reserve_run(visit, sized)))
+            block = self._blocks.keep(
+                visit.key,
+                await self._abegin(visit, lambda step: self._reserve_run(visit, sized, step), self._step_of_run(visit)),
+            )
         return block
 
-    def _begin(self, visit: Visit, make: Callable[[], Reservation]) -> Reservation:
-        reservation = make()
+    def _begin(self, visit: Visit, make: Callable[[Step], Reservation], step: Step) -> Reservation:
         try:
-            self._not_denied(visit)
-            if self._pauses:
-                take_resume_value(self._meter, reservation)
-            try:
-                return reservation.begin()
-            except ChargeInProgressError:
-                # The worker that began this step may have died since.
-                self._meter.recover()
-                return make().begin()
+            reservation = self._begun(visit, make, step)
+            anew = self._handler._gate.travels.anew(step, visit.path, replayed=reservation.replayed)
+            if anew is not None:
+                reservation.finish()
+                reservation = self._begun(visit, make, anew)
         except InsufficientCreditsError as denied:
             self._refuse(visit, denied)
+        return reservation
 
-    async def _abegin(self, visit: Visit, make: Callable[[], Reservation]) -> Reservation:
-        reservation = make()
+    def _begun(self, visit: Visit, make: Callable[[Step], Reservation], step: Step) -> Reservation:
+        reservation = make(step)
+        self._not_denied(visit, reservation)
+        if self._pauses:
+            take_resume_value(self._meter, reservation)
         try:
-            self._not_denied(visit)
-            if self._pauses:
-                await asyncio.to_thread(take_resume_value, self._meter, reservation)
-            try:
-                return await reservation.abegin()
-            except ChargeInProgressError:
-                await self._meter.arecover()
-                return await make().abegin()
+            return reservation.begin()
+        except ChargeInProgressError:
+            # The worker that began this step may have died since.
+            self._meter.recover()
+            return make(step).begin()
+
+    async def _abegin(self, visit: Visit, make: Callable[[Step], Reservation], step: Step) -> Reservation:
+        travels = self._handler._gate.travels
+        try:
+            reservation = await self._abegun(visit, make, step)
+            anew = await asyncio.to_thread(travels.anew, step, visit.path, replayed=reservation.replayed)
+            if anew is not None:
+                await reservation.afinish()
+                reservation = await self._abegun(visit, make, anew)
         except InsufficientCreditsError as denied:
             self._refuse(visit, denied)
+        return reservation
 
-    def _not_denied(self, visit: Visit) -> None:
-        denial = self._handler._runs.denial(visit.node, visit.account_id) if visit.node is not None else None
-        if denial is not None:
-            raise denial
+    async def _abegun(self, visit: Visit, make: Callable[[Step], Reservation], step: Step) -> Reservation:
+        reservation = make(step)
+        self._not_denied(visit, reservation)
+        if self._pauses:
+            await asyncio.to_thread(take_resume_value, self._meter, reservation)
+        try:
+            return await reservation.abegin()
+        except ChargeInProgressError:
+            await self._meter.arecover()
+            return await make(step).abegin()
+
+    def _not_denied(self, visit: Visit, reservation: Reservation) -> None:
+        if visit.node is not None:
+            self._handler._runs.denials.check(visit.node, reservation, pauses=self._pauses)
 
     def _refuse(self, visit: Visit, denied: InsufficientCreditsError) -> NoReturn:
         if visit.node is not None:
-            self._handler._runs.denied(visit.node, visit.account_id, denied)
+            self._handler._runs.denials.note(visit.node, denied)
         if self._pauses:
             pause(denied)
         raise denied
@@ -278,7 +305,8 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
         if self._hold is not None or self._fixed is not None:
             return {"amount": self._hold or self._fixed}
         about = _params_of(request.model)
-        settings = {**request.model_settings, "tools": [_schema(tool) for tool in request.tools]}
+        own = {"max_tokens": about.get("ls_max_tokens")}
+        settings = {**own, **request.model_settings, "tools": [_schema(tool) for tool in request.tools]}
         count = input_tokens(request.messages, settings) + input_tokens(str(request.system_prompt or ""), {})
         model = about.get("ls_model_name")
         learned = self._meter.estimate(
@@ -288,34 +316,33 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
             model=model,
             cold_start=self._output_tokens,
         )
-        return {"estimate": estimate(count, about, settings, learned.output_tokens), "model": model}
+        return {"estimate": estimate(count, settings, learned.output_tokens), "model": model}
 
-    def _reserve_run(self, visit: Visit, sized: dict[str, Any]) -> Reservation:
+    def _step_of_run(self, visit: Visit) -> Step:
         # Only a pause needs a name that is the same when the graph is resumed: nothing is charged under it.
-        path = visit.path if self._pauses else None
+        return step_of_tool(self._handler._gate.steps, f"run:{visit.key}" if self._pauses else None, visit.key)
+
+    def _reserve_run(self, visit: Visit, sized: dict[str, Any], step: Step) -> Reservation:
         return self._meter.reserve(
-            visit.account_id,
-            self._run_operation,
-            top_up=True,
-            validity=self._validity,
-            step=step_of_tool(self._handler._gate.steps, path, f"run:{visit.key}", visit.key),
-            **sized,
+            visit.account_id, self._run_operation, top_up=True, validity=self._validity, step=step, **sized
         )
 
-    def _reserve_tool(self, request: ToolCallRequest, visit: Visit, price: int) -> Reservation:
-        call = request.tool_call
+    def _step_of_tool(self, request: ToolCallRequest) -> Step:
+        return step_of_tool(self._handler._gate.steps, str(request.tool_call["id"]), uuid.uuid4().hex)
+
+    def _reserve_tool(self, request: ToolCallRequest, visit: Visit, price: int, step: Step) -> Reservation:
         return self._meter.reserve(
             visit.account_id,
             self._tool_operation,
             price=price,
             validity=self._validity,
-            description=call["name"],
-            step=step_of_tool(self._handler._gate.steps, visit.path, str(call["id"]), uuid.uuid4().hex),
+            description=request.tool_call["name"],
+            step=step,
         )
 
 
 def _run_of(state: Any) -> str:
-    found = cast("dict[str, Any]", state).get(_RUN) if isinstance(state, dict) else getattr(state, _RUN, None)
+    found = cast("dict[str, Any]", state).get(RUN_KEY) if isinstance(state, dict) else getattr(state, RUN_KEY, None)
     return str(found or "")
 
 

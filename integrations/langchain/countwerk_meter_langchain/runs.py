@@ -12,24 +12,25 @@ import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from countwerk_meter_langchain.answers import Streamed
+from countwerk_meter_langchain.claims import CLAIMS
+from countwerk_meter_langchain.denials import SECONDS, Denials
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from uuid import UUID
 
-    from countwerk_meter import InsufficientCreditsError, Reservation
-    from countwerk_meter_langchain.claims import Claim, Claims
+    from countwerk_meter import Reservation, Usage
+    from countwerk_meter_langchain.claims import Claim
     from countwerk_meter_langchain.steps import Named
 
 # Memory that nobody tidies up is bounded, oldest first.
 _CHAINS: Final = 100_000
-_ENDED: Final = 100_000
+_ASIDE: Final = 10_000
 _RELEASED: Final = 10_000
 _BATCHES: Final = 1_000
-_DENIALS: Final = 1_000
-DENIAL_SECONDS: Final = 60.0
 
 
 @dataclass(slots=True, eq=False)
@@ -54,6 +55,7 @@ class Batch:
     ended: int = 0
     sharing: list[Run] = field(default_factory=list["Run"])
     lock: threading.Lock = field(default_factory=threading.Lock)
+    began: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class Chain:
         space: The checkpoint namespace of the graph's task that it is, or runs in.
         node: It is known to be that task's own run.
         tool: The id of the tool call that it carries out.
+        metadata: The run's, where it may say whose credits are taken.
 
     """
 
@@ -73,6 +76,7 @@ class Chain:
     space: str | None = None
     node: bool = False
     tool: str | None = None
+    metadata: Mapping[str, Any] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -92,21 +96,22 @@ class Run:
     touched: float = 0.0
     abandoned: bool = False
     released: bool = False
+    recorded: Usage | None = None
 
 
 class Runs:
     """Everything that one handler remembers. Safe to use from any thread."""
 
-    def __init__(self, claims: Claims) -> None:
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._claims = claims
         self._chains: OrderedDict[UUID, Chain] = OrderedDict()
         self._open: dict[UUID, list[Run]] = {}
         self._under: dict[UUID, dict[int, Run]] = {}
         self._released: OrderedDict[UUID, Run] = OrderedDict()
-        self._ended: OrderedDict[UUID, None] = OrderedDict()
+        self._aside: OrderedDict[UUID, int] = OrderedDict()
+        self._left: dict[int, Run] = {}
         self._batches: OrderedDict[int, Batch] = OrderedDict()
-        self._denials: OrderedDict[UUID, dict[str, tuple[float, InsufficientCreditsError]]] = OrderedDict()
+        self.denials = Denials()
 
     def chain_began(self, run_id: UUID, chain: Chain) -> None:
         """Note a chain, tool or retriever, below which model calls may run."""
@@ -121,7 +126,7 @@ class Runs:
         with self._lock:
             self._chains.pop(run_id, None)
             if forget:
-                self._denials.pop(run_id, None)
+                self.denials.forget(run_id)
             return list(self._under.pop(run_id, {}).values())
 
     def path(self, parent: UUID | None) -> tuple[UUID, ...]:
@@ -154,6 +159,13 @@ class Runs:
             chains = [self._chains[run_id] for run_id in path if run_id in self._chains]
         return [chain.tool for chain in chains if chain.tool is not None]
 
+    def metadata(self, path: tuple[UUID, ...]) -> Mapping[str, Any]:
+        """Return what was said with the innermost chain of a path that is known."""
+        with self._lock:
+            chains = [self._chains[run_id] for run_id in path if run_id in self._chains]
+        said = [chain.metadata for chain in chains if chain.metadata is not None]
+        return said[0] if said else {}
+
     def of_step(self, named: Named) -> list[Run]:
         """Return the calls of the same step that are still open: an earlier attempt left them behind."""
         with self._lock:
@@ -171,6 +183,22 @@ class Runs:
                 if len(self._batches) > _BATCHES:
                     self._batches.popitem(last=False)
             return batch
+
+    def forget_batch(self, batch: Batch) -> None:
+        """Forget a batch that another handler meters."""
+        with self._lock:
+            if not batch.open and batch.failed is None:
+                self._batches.pop(id(batch.options), None)
+
+    def tidy(self) -> None:
+        """Forget denials and failed batches that are old: an error holds on to all that it passed through."""
+        self.denials.tidy()
+        limit = time.monotonic() - SECONDS
+        with self._lock:
+            for key in [
+                key for key, batch in self._batches.items() if batch.failed is not None and batch.began < limit
+            ]:
+                del self._batches[key]
 
     def fail(self, batch: Batch, error: BaseException, ended: Run | None = None) -> list[Run]:
         """Mark a batch as one that will not run any further; return its calls that are still open, but for `ended`."""
@@ -240,30 +268,43 @@ class Runs:
             if not run.batch.open and run.batch.failed is None:
                 self._batches.pop(id(run.batch.options), None)
         if run.claim is not None:
-            self._claims.release(run.claim)
-        self._note_ended(run.run_id)
+            CLAIMS.release(run.claim)
         return run
-
-    def _note_ended(self, run_id: UUID) -> None:
-        self._ended[run_id] = None
-        if len(self._ended) > _ENDED:
-            self._ended.popitem(last=False)
 
     def keep(self, run: Run) -> None:
         """Remember a call that was given up, in case it answers after all."""
         with self._lock:
             run.released = True
+            run.abandoned = False
             self._released[run.run_id] = run
             if len(self._released) > _RELEASED:
                 self._released.popitem(last=False)
 
-    def first_heard(self, run_id: UUID) -> bool:
-        """Whether a call that ends now was never open here, nor has ended before."""
+    def drop_released(self, run: Run) -> bool:
+        """Take this very call out of those that were given up; False: it has answered."""
         with self._lock:
-            if run_id in self._ended:
-                return False
-            self._note_ended(run_id)
-            return True
+            return self._released.get(run.run_id) is run and self._released.pop(run.run_id) is run
+
+    def heard(self, run_id: UUID) -> Run | None:
+        """Return the call that streams something: an open one, or one that was given up."""
+        with self._lock:
+            runs = self._open.get(run_id)
+            return runs[0] if runs else self._released.get(run_id)
+
+    def step_aside(self, run_id: UUID) -> None:
+        """Note a call that another handler meters: its end is none of ours."""
+        with self._lock:
+            self._aside[run_id] = self._aside.pop(run_id, 0) + 1
+            if len(self._aside) > _ASIDE:
+                self._aside.popitem(last=False)
+
+    def was_aside(self, run_id: UUID) -> bool:
+        """Whether a call that ends is one that another handler meters. Asked once for each end."""
+        with self._lock:
+            number = self._aside.pop(run_id, 0)
+            if number > 1:
+                self._aside[run_id] = number - 1
+            return number > 0
 
     def older_than(self, seconds: float) -> list[Run]:
         """Return open calls that began so long ago that their hold is gone."""
@@ -276,20 +317,19 @@ class Runs:
                 stale.extend(run for run in runs if run.began <= limit)
         return stale
 
+    def abandon(self, run: Run) -> None:
+        """Note that nobody may tell of this call's end."""
+        with self._lock:
+            if run.released or run.run_id in self._open:
+                run.abandoned = True
+                self._left[id(run)] = run
+
     def abandoned(self) -> list[Run]:
-        """Return the calls whose chain is over while they were streaming."""
+        """Return the calls that nobody may tell of the end of, among those that have not ended."""
         with self._lock:
-            return [run for runs in self._open.values() for run in runs if run.abandoned]
-
-    def denied(self, root: UUID, account_id: str, error: InsufficientCreditsError) -> None:
-        """Remember a denial, so that what retries it does not hammer the ledger."""
-        with self._lock:
-            self._denials.setdefault(root, {})[account_id] = (time.monotonic(), error)
-            if len(self._denials) > _DENIALS:
-                self._denials.popitem(last=False)
-
-    def denial(self, root: UUID, account_id: str) -> InsufficientCreditsError | None:
-        """Return the denial that an account met in this root run within the last minute."""
-        with self._lock:
-            at, error = self._denials.get(root, {}).get(account_id, (0.0, None))
-            return error if error is not None and time.monotonic() - at < DENIAL_SECONDS else None
+            every = list(self._left.values())
+            for run in every:
+                here = self._released.get(run.run_id) is run if run.released else run in self._open.get(run.run_id, ())
+                if not run.abandoned or not here:
+                    del self._left[id(run)]
+            return list(self._left.values())

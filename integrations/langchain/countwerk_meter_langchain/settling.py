@@ -15,7 +15,17 @@ import weakref
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
-from countwerk_meter_langchain.answers import FREE, Streamed, consumed, counted, reported, shares_usage
+from countwerk_meter_langchain.answers import (
+    FREE,
+    Streamed,
+    consumed,
+    counted,
+    is_chat,
+    made_by,
+    reported,
+    rest_of,
+    shares_usage,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,7 +35,7 @@ if TYPE_CHECKING:
 
     from countwerk_meter import Meter, Usage
     from countwerk_meter_langchain.runs import Batch, Run, Runs
-    from countwerk_meter_langchain.steps import Named
+    from countwerk_meter_langchain.steps import Steps
 
 _LOG: Final = logging.getLogger("countwerk_meter_langchain")
 
@@ -65,15 +75,18 @@ class Settling:
         self,
         runs: Runs,
         meter: Meter,
-        unannounced: Callable[[UUID, str | None], Run],
+        unannounced: Callable[[UUID, str | None, UUID | None], Run],
         validity_seconds: float,
-        back: Callable[[Named], None],
+        steps: Steps,
+        *,
+        flat: bool,
     ) -> None:
         self._runs = runs
         self._meter = meter
         self._open_unannounced = unannounced
         self._validity = validity_seconds
-        self._back = back
+        self._steps = steps
+        self._flat = flat
         self._warned = False
         self._timer: threading.Timer | None = None
         self._timer_lock = threading.Lock()
@@ -81,29 +94,32 @@ class Settling:
 
     def streaming(self, run_id: UUID, take: Callable[[Streamed], None]) -> None:
         """Note that a call yielded something: from here on it is not free (money rule 13)."""
-        run = self._runs.find(run_id)
+        run = self._runs.heard(run_id)
         if run is None:
             return
         try:
             take(run.streamed)
         except Exception as error:  # noqa: BLE001 - counting must not stop a stream
             run.streamed.any = True
-            self._tell("langchain_hook_failed", hook="stream", error=type(error).__name__)
+            self._failed("stream", error)
         run.touched = time.monotonic()
         if run.streamed.any:
             run.reservation.yielded()
+            if run.released:
+                # Given up, and it goes on: if it ends in nothing again, it is charged for what came since.
+                self._abandon(run)
 
-    def ended(self, run_id: UUID, response: LLMResult) -> None:
+    def ended(self, run_id: UUID, response: LLMResult, parent_run_id: UUID | None) -> None:
         """Charge a call that ended."""
         run = self._runs.take(run_id)
         done: Sequence[Run | None] = [run]
         try:
-            if run is None and reported(response, ran=False) != FREE:
-                done = [run := self._unannounced(run_id, response)]
+            if run is None:
+                done = [run := self._unannounced(run_id, response, parent_run_id)]
             if run is not None:
                 done = self._charge(run, response)
         except Exception as error:  # noqa: BLE001 - the model has answered
-            self._tell("langchain_hook_failed", hook="on_llm_end", error=type(error).__name__)
+            self._failed("on_llm_end", error)
         finally:
             for each in done:
                 if each is not None:
@@ -111,21 +127,29 @@ class Settling:
 
     def _charge(self, run: Run, response: LLMResult) -> Sequence[Run | None]:
         """Record what a call used; return the calls that can be finished now."""
-        usage = reported(response, ran=run.streamed.ticked)
+        usage = reported(response, ran=run.streamed.ticked or made_by(run.run_id, response))
         if run.released:
-            if usage is None or usage == FREE:
+            if usage == FREE:
                 return []
             # It was given up and answers after all: what it used goes under `<id>.late` (money rule 15).
             run.reservation.resume()
+        shares = run.batch is not None and shares_usage(response) and not run.reservation.flat
         if usage == FREE:
             run.reservation.cancel("answered from LangChain's cache")
         elif usage is not None:
-            run.reservation.record(usage, model=run.model)
-        shares = run.batch is not None and shares_usage(response) and not run.reservation.flat
-        if usage is None and not shares and self._meter.prices is not None:
+            self._record(run, usage, counted=False)
+        elif not shares and self._meter.prices is not None:
             # Nobody reported it: what can be counted is charged, before what was held (money rule 13).
-            run.reservation.record(counted(response, run.input_tokens), model=run.model, counted=True)
+            self._record(run, counted(response, run.input_tokens), counted=True)
         return [run] if run.batch is None else self._of_batch(run.batch, run, usage, shares=shares)
+
+    @staticmethod
+    def _record(run: Run, usage: Usage, *, counted: bool) -> None:
+        """Record what a call used in all: that part of it which was not recorded when the call was given up."""
+        rest = usage if run.recorded is None else rest_of(usage, run.recorded)
+        first, run.recorded = run.recorded is None, usage
+        if first or rest != FREE:
+            run.reservation.record(rest, model=run.model, counted=counted)
 
     @staticmethod
     def _of_batch(batch: Batch, run: Run, usage: Usage | None, *, shares: bool) -> list[Run]:
@@ -145,15 +169,19 @@ class Settling:
             leave_batch(batch)
         return done
 
-    def failed(self, run_id: UUID, error: BaseException, response: LLMResult | None) -> None:
+    def failed(
+        self, run_id: UUID, error: BaseException, response: LLMResult | None, parent_run_id: UUID | None
+    ) -> None:
         """Charge what a call used that failed or was broken off."""
         run = self._runs.take(run_id)
-        if run is None and consumed(Streamed(), response, 0) is not None:
-            try:
-                run = self._unannounced(run_id, response)
-            except Exception as problem:  # noqa: BLE001 - the provider's error must be seen
-                self._tell("langchain_hook_failed", hook="on_llm_error", error=type(problem).__name__)
-        if run is None or run.released:
+        try:
+            if run is None:
+                run = self._unannounced(run_id, response, parent_run_id, broken=True)
+            elif run.released and consumed(run.streamed, response, 0) is not None:
+                run.reservation.resume()
+        except Exception as problem:  # noqa: BLE001 - the provider's error must be seen
+            self._failed("on_llm_error", problem)
+        if run is None:
             return
         self._break_off(run, error, response)
         batch = run.batch
@@ -164,17 +192,17 @@ class Settling:
 
     def _break_off(self, run: Run, error: BaseException, response: LLMResult | None) -> None:
         try:
-            used = consumed(run.streamed, response, run.input_tokens)
+            used = consumed(run.streamed, response, run.input_tokens) if run.reservation.open else None
             if used is not None:
                 usage, counted = used
                 run.reservation.yielded()
-                run.reservation.record(usage, model=run.model, counted=counted)
+                self._record(run, usage, counted=counted)
         except Exception as problem:  # noqa: BLE001 - the provider's error must be seen
-            self._tell("langchain_hook_failed", hook="on_llm_error", error=type(problem).__name__)
+            self._failed("on_llm_error", problem)
         finally:
             run.reservation.finish(error)
             if run.named is not None and not run.streamed.any and not run.reservation.recorded:
-                self._back(run.named)
+                self._steps.back(run.named)
 
     def tool_ended(self, run_id: UUID, failure: BaseException | None) -> None:
         """Charge a tool's price; nothing, if it failed and no model ran in it."""
@@ -186,67 +214,108 @@ class Settling:
                 return
             run.reservation.resume()
         run.reservation.finish(failure)
-        if failure is not None and run.named is not None and not run.reservation.recorded:
-            self._back(run.named)
+        if failure is not None and run.named is not None:
+            # Called again, it is the same call, whether it was charged for the models in it or not.
+            self._steps.back(run.named)
 
     def give_up(self, run: Run) -> None:
         """End a call of which nothing more is to be expected: charge what it streamed, or give its hold back."""
         if not self._runs.drop(run):
             return
-        if not run.streamed.any:
-            # In case it answers after all, because it was left running on purpose.
-            self._runs.keep(run)
         self._break_off(run, GivenUp(), None)
+        # In case it answers after all, because it was left running on purpose, or was silent for long.
+        self._runs.keep(run)
+
+    def _give_up_again(self, run: Run) -> None:
+        """Charge what a call streamed since it was given up."""
+        if self._runs.drop_released(run):
+            run.reservation.resume()
+            self._break_off(run, GivenUp(), None)
+            self._runs.keep(run)
 
     def sweep(self, chain: UUID, *, forget: bool = True) -> None:
         """Give up the calls below a chain that is over; unless it comes back, forget its denials too."""
-        for run in self._runs.chain_ended(chain, forget=forget):
-            if run.streamed.any:
-                run.abandoned = True
-                run.touched = time.monotonic()
-                self._arm(GRACE_SECONDS)
-            else:
-                self.give_up(run)
+        try:
+            if forget:
+                self._steps.forget(chain)
+            for run in self._runs.chain_ended(chain, forget=forget):
+                if run.streamed.any:
+                    run.touched = time.monotonic()
+                    self._abandon(run)
+                else:
+                    self.give_up(run)
+        except Exception as error:  # noqa: BLE001 - the chain has its answer
+            self._failed("sweep", error)
 
     def tidy(self) -> None:
-        """Give up the calls whose hold has expired."""
+        """Give up the calls whose hold has expired or that fell silent, and forget refusals that are old."""
+        self._runs.tidy()
         for run in self._runs.older_than(self._validity):
             self.give_up(run)
+        if self._timer is None:
+            self._give_up_silent()
 
     def flush(self) -> None:
         """Settle abandoned streams now."""
-        for run in self._runs.abandoned():
-            self.give_up(run)
+        self._give_up_silent(after=0.0)
 
     def give_up_all(self) -> None:
         """Give up every open call: the process ends."""
+        self.flush()
         for run in self._runs.older_than(0.0):
             self.give_up(run)
 
+    def _abandon(self, run: Run) -> None:
+        """Settle this call once it has been silent for a while."""
+        self._runs.abandon(run)
+        self._arm(GRACE_SECONDS)
+
     def _arm(self, seconds: float) -> None:
         with self._timer_lock:
-            if self._timer is None:
-                self._timer = threading.Timer(seconds, self._reap)
-                self._timer.daemon = True
-                self._timer.name = "countwerk-langchain"
-                self._timer.start()
+            if self._timer is not None:
+                return
+            timer = threading.Timer(seconds, self._reap)
+            timer.daemon = True
+            timer.name = "countwerk-langchain"
+            try:
+                timer.start()
+            except RuntimeError:
+                # No thread to be had: the next call tidies up, or the process' end.
+                return
+            self._timer = timer
 
     def _reap(self) -> None:
         with self._timer_lock:
             self._timer = None
-        wait: float | None = None
-        for run in self._runs.abandoned():
-            left = run.touched + GRACE_SECONDS - time.monotonic()
-            if left <= 0:
-                self.give_up(run)
-            else:
-                wait = left if wait is None else min(wait, left)
+        wait = self._give_up_silent()
         if wait is not None:
             self._arm(wait)
 
-    def _unannounced(self, run_id: UUID, response: LLMResult | None) -> Run | None:
-        """Open a call that ended here without having begun here, unless it is one that has ended before."""
-        if not self._runs.first_heard(run_id):
+    def _give_up_silent(self, after: float | None = None) -> float | None:
+        """Give up the abandoned calls that have been silent for long; return when to look at the next one."""
+        grace = GRACE_SECONDS if after is None else after
+        wait: float | None = None
+        for run in self._runs.abandoned():
+            left = run.touched + grace - time.monotonic()
+            if left > 0 and after is None:
+                wait = left if wait is None else min(wait, left)
+            elif run.released:
+                self._give_up_again(run)
+            else:
+                self.give_up(run)
+        return wait
+
+    def _unannounced(
+        self, run_id: UUID, response: LLMResult | None, parent_run_id: UUID | None, *, broken: bool = False
+    ) -> Run | None:
+        """Open a call that ended here without having begun here; None: it is metered elsewhere, or used nothing."""
+        if self._runs.was_aside(run_id) or response is None or is_chat(response):
+            # Chat models are announced to every handler.
+            return None
+        if broken:
+            if consumed(Streamed(), response, 0) is None:
+                return None
+        elif reported(response, ran=False) == FREE or (shares_usage(response) and not self._flat):
             return None
         self._tell("langchain_unannounced", run_id=str(run_id))
         if not self._warned:
@@ -256,8 +325,11 @@ class Settling:
                 "(LangSmith's tracer is): it could not be refused, and is charged after it ran. To have such calls "
                 "refused, take the inline handler off the run, call the model from sync code, or use a chat model"
             )
-        name = (response.llm_output or {}).get("model_name") if response is not None else None
-        return self._open_unannounced(run_id, name if isinstance(name, str) else None)
+        name = (response.llm_output or {}).get("model_name")
+        return self._open_unannounced(run_id, name if isinstance(name, str) else None, parent_run_id)
+
+    def _failed(self, hook: str, error: Exception) -> None:
+        self._tell("langchain_hook_failed", hook=hook, error=type(error).__name__)
 
     def _tell(self, event: str, **fields: Any) -> None:
         self._meter._engine.telemetry.event(event, fields)

@@ -10,13 +10,10 @@ LangGraph puts into a config.
 
 from __future__ import annotations
 
-import functools
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from langchain_core.runnables.config import var_child_runnable_config
@@ -29,9 +26,8 @@ if TYPE_CHECKING:
     from countwerk_meter_langchain.runs import Runs
 
 SPACE_KEY: Final = "langgraph_checkpoint_ns"
-_TRAVELLED: Final = "checkpoint_id"
 _STRUCTURAL: Final = ("seq:step:", "map:key:")
-_REMEMBERED: Final = 100_000
+_REMEMBERED: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +39,38 @@ class Task:
         thread: The thread's id, or an empty text without one.
         space: The checkpoint namespace, which ends in the task's id.
         task: The task's id: kept by a retry and by a resume.
-        travelled: The run was started from a checkpoint that the caller named.
 
     """
 
     thread: str
     space: str
     task: str
-    travelled: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A step, and which of its series' ordinals it took."""
+    """A step, and which of the ordinals of its attempt's series it took."""
 
     step: Step
+    attempt: UUID
     series: tuple[str, ...]
     ordinal: int
+
+
+@dataclass(slots=True)
+class _Ordinals:
+    """The ordinals of one series: the next one, and those that were given back."""
+
+    next: int = 0
+    free: set[int] = field(default_factory=set[int])
+
+    def take(self) -> int:
+        if self.free:
+            ordinal = min(self.free)
+            self.free.remove(ordinal)
+            return ordinal
+        self.next += 1
+        return self.next - 1
 
 
 def configurable() -> Mapping[str, Any]:
@@ -78,9 +89,7 @@ def current_task() -> Task | None:
     made_here = callable(getattr(scratchpad, "interrupt_counter", None))
     if not made_here or not isinstance(task, str) or not isinstance(space, str) or not space.endswith(f":{task}"):
         return None
-    config = var_child_runnable_config.get()
-    metadata: Mapping[str, Any] = (config.get("metadata") if config else None) or {}
-    return Task(str(conf.get("thread_id") or ""), space, task, _TRAVELLED in metadata)
+    return Task(str(conf.get("thread_id") or ""), space, task)
 
 
 class Steps:
@@ -89,7 +98,7 @@ class Steps:
     def __init__(self, runs: Runs) -> None:
         self._runs = runs
         self._lock = threading.Lock()
-        self._next: OrderedDict[tuple[str, ...], int] = OrderedDict()
+        self._attempts: OrderedDict[UUID, dict[tuple[str, ...], _Ordinals]] = OrderedDict()
 
     def name(self, path: tuple[UUID, ...], tags: Sequence[str] | None) -> Named | None:
         """
@@ -100,47 +109,37 @@ class Steps:
             tags: The run's tags: they tell the branches of a parallel step apart, which run in any order.
 
         """
-        parts = self.within(path)
+        parts = self.within()
         attempt = self._attempt(path)
         if parts is None or attempt is None:
             return None
         parts += tuple(tag for tag in tags or () if tag.startswith(_STRUCTURAL))
         parts += tuple(f"tool:{tool}" for tool in self._runs.tools(path))
-        series = (*parts, str(attempt))
         with self._lock:
-            ordinal = self._next.pop(series, 0)
-            self._next[series] = ordinal + 1
-            if len(self._next) > _REMEMBERED:
-                self._next.popitem(last=False)
-        return Named(Step((*parts, str(ordinal))), series, ordinal)
+            ordinal = self._attempts.setdefault(attempt, {}).setdefault(parts, _Ordinals()).take()
+            if len(self._attempts) > _REMEMBERED:
+                self._attempts.popitem(last=False)
+        return Named(Step((*parts, str(ordinal))), attempt, parts, ordinal)
 
-    def within(self, path: tuple[UUID, ...]) -> tuple[str, ...] | None:
+    def forget(self, run_id: UUID) -> None:
+        """Forget an attempt that is over."""
+        with self._lock:
+            self._attempts.pop(run_id, None)
+
+    def within(self) -> tuple[str, ...] | None:
         """Return what names the task that runs here, or None."""
         task = current_task()
         if task is None:
             return None
-        parts = ("langgraph", task.thread, task.space, task.task)
-        if task.travelled and _time_travel_keeps_task_ids():
-            # Nothing but the run itself tells this visit of the checkpoint from the one before.
-            return (*parts, str(path[-1])) if path else None
-        return parts
+        return ("langgraph", task.thread, task.space, task.task)
 
     def back(self, named: Named) -> None:
         """Give an ordinal back that nothing was charged for: what comes next in its place is the same logical call."""
         with self._lock:
-            if self._next.get(named.series) == named.ordinal + 1:
-                self._next[named.series] = named.ordinal
+            ordinals = self._attempts.get(named.attempt, {}).get(named.series)
+            if ordinals is not None:
+                ordinals.free.add(named.ordinal)
 
     def _attempt(self, path: tuple[UUID, ...]) -> UUID | None:
         task = current_task()
         return None if task is None else self._runs.attempt(path, task.space)
-
-
-@functools.cache
-def _time_travel_keeps_task_ids() -> bool:
-    """Whether a checkpoint that is visited again gives the same task ids: LangGraph forks it since 1.2."""
-    try:
-        found = re.match(r"(\d+)\.(\d+)", version("langgraph"))
-    except PackageNotFoundError:
-        return True
-    return found is None or (int(found[1]), int(found[2])) < (1, 2)

@@ -146,10 +146,15 @@ class ChatFake(BaseChatModel):
     hang_at: int | None = None
     llm_output: dict[str, Any] | None = None
     calls: list[str] = Field(default_factory=list)
+    words: list[str] = Field(default_factory=lambda: ["one ", "two ", "three ", ""])
 
     @property
     def _llm_type(self) -> str:
         return "fake"
+
+    @property
+    def _identifying_params(self):
+        return {"model": self.model, "max_tokens": self.max_tokens}
 
     @property
     def _usage(self):
@@ -162,9 +167,8 @@ class ChatFake(BaseChatModel):
             raise ProviderError("provider")
 
     def _chunk(self, index: int) -> ChatGenerationChunk:
-        words = ("one ", "two ", "three ", "")
         usage = self._usage if index == 3 else None
-        return ChatGenerationChunk(message=AIMessageChunk(content=words[index], usage_metadata=usage))
+        return ChatGenerationChunk(message=AIMessageChunk(content=self.words[index], usage_metadata=usage))
 
     def _generate(self, messages, stop=None, run_manager=None, **kwargs):
         self._pass(0)
@@ -236,7 +240,7 @@ class TextFake(BaseLLM):
 @pytest.fixture
 def fakes() -> SimpleNamespace:
     """The fake models."""
-    return SimpleNamespace(Chat=ChatFake, Text=TextFake, ProviderError=ProviderError)
+    return SimpleNamespace(PRICES=PRICES, Chat=ChatFake, Text=TextFake, ProviderError=ProviderError)
 
 
 @pytest.fixture(autouse=True)

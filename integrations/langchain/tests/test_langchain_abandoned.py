@@ -2,9 +2,11 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 from countwerk_meter_langchain import CountwerkCallbackHandler, settling
+from langchain_core.caches import InMemoryCache
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage
 from langchain_core.output_parsers import StrOutputParser
@@ -145,10 +147,13 @@ async def test_cancelled_at_the_gate(bench, fakes):
     assert (await asyncio.to_thread(bench.audit)).states == ["cancelled"]
 
 
-async def test_left_running_on_purpose_is_charged_late(bench, fakes):
+@pytest.mark.parametrize(
+    ("options", "reports", "late"), [({}, True, 6), ({}, False, 1), ({"price": 2}, True, 2), ({"price": 2}, False, 2)]
+)
+async def test_left_running_on_purpose_is_charged_late(bench, fakes, options, reports, late):
     """A call that outlives its chain and answers after all is charged for what it used, under `<id>.late`."""
-    _, config = make(bench)
-    model, go, entered, tasks = fakes.Chat(), asyncio.Event(), asyncio.Event(), []
+    _, config = make(bench, **options)
+    model, go, entered, tasks = fakes.Chat(reports=reports), asyncio.Event(), asyncio.Event(), []
     answer = model._agenerate
 
     async def slow(*args, **kwargs):
@@ -168,8 +173,66 @@ async def test_left_running_on_purpose_is_charged_late(bench, fakes):
     go.set()
     await tasks[0]
     audit = await asyncio.to_thread(bench.audit)
-    assert audit.spent == 6
-    assert [c.amount for c in audit.charges if c.usage_event_id.endswith(".late")] == [6]
+    assert audit.spent == late
+    assert [c.amount for c in audit.charges if c.usage_event_id.endswith(".late")] == [late]
+
+
+async def test_a_cached_answer_that_comes_late_is_free(bench, fakes):
+    """Only an answer from the cache costs nothing, whenever it comes."""
+    _, config = make(bench, price=2)
+    cache, go, entered, tasks = InMemoryCache(), asyncio.Event(), asyncio.Event(), []
+    model = fakes.Chat(cache=cache)
+    model.invoke("x")
+    look = cache.alookup
+
+    async def slow(*args):
+        entered.set()
+        await go.wait()
+        return await look(*args)
+
+    cache.alookup = slow
+
+    async def step(x):
+        tasks.append(asyncio.create_task(model.ainvoke(x)))
+        await entered.wait()
+        return "done"
+
+    await RunnableLambda(step).ainvoke("x", config)
+    go.set()
+    await tasks[0]
+    assert (await asyncio.to_thread(bench.audit)).states == ["cancelled"]
+
+
+@pytest.mark.parametrize("end", ["ends", "breaks off", "falls silent again"])
+def test_a_stream_that_was_silent_for_long_is_charged_for_its_rest(bench, fakes, monkeypatch, end):
+    """What was given up after a silence and goes on is charged for what it used in all, once."""
+    monkeypatch.setattr(settling, "GRACE_SECONDS", 0.0 if end == "falls silent again" else 60.0)
+    handler, config = make(bench)
+    model = fakes.Chat(fail_at=3 if end == "breaks off" else None)
+    model.words = ["one ", "two " * 200, "three ", ""]
+    inner = {}
+
+    def step(x):
+        inner["stream"] = model.stream(x)
+        return next(inner["stream"]).text
+
+    RunnableLambda(step).invoke("x", config)
+    handler.flush()
+    assert bench.audit().spent == 1
+    next(inner["stream"])
+    if end == "ends":
+        list(inner["stream"])
+        assert bench.audit().spent == 6
+    elif end == "breaks off":
+        with pytest.raises(fakes.ProviderError):
+            list(inner["stream"])
+        assert bench.audit().spent == 28
+    else:
+        deadline = time.monotonic() + 10
+        while bench.audit().spent != 27 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert bench.audit().spent == 27
+    assert not handler._runs.abandoned()
 
 
 @pytest.mark.parametrize("failing", [0, 1, 2])
@@ -253,7 +316,7 @@ def test_nothing_is_remembered(bench, fakes):
         (RunnableLambda(lambda x: x) | fakes.Chat()).invoke("x", config)
         fakes.Chat().generate([[HumanMessage("x")]] * 2, **config)
     runs = handler._runs
-    left = runs._open, runs._chains, runs._under, runs._batches, runs._denials, runs._released
+    left = runs._open, runs._chains, runs._under, runs._batches, runs.denials, runs._released
     assert not any(left)
     bench.audit()
 

@@ -1,10 +1,13 @@
 """A denial reaches the caller through whatever stands between, and what retries it does not hammer the ledger."""
 
 import asyncio
+import gc
 import pickle
+import weakref
 
 import pytest
-from countwerk_meter_langchain import CountwerkCallbackHandler
+from countwerk_meter_langchain import CountwerkAgentMiddleware, CountwerkCallbackHandler, denials, runs
+from langchain.agents import create_agent
 from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableLambda, RunnableParallel
 
@@ -108,6 +111,37 @@ def test_one_branch_of_a_parallel_denied(make_bench, fakes):
         RunnableParallel(one=one, two=two).invoke("x", config(bench, amount=6))
     assert len(one.calls) + len(two.calls) <= 1
     assert bench.audit().spent in {0, 6}
+
+
+@pytest.mark.parametrize("where", ["retry", "agent", "generate"])
+def test_a_denial_keeps_no_conversation(broke, fakes, monkeypatch, where):
+    """What is remembered of a denial is not what it passed through, and that only for a minute."""
+    model, message = fakes.Chat(), HumanMessage("a long conversation")
+    seen = weakref.ref(message)
+    handler = config(broke)["callbacks"][0]
+    with pytest.raises(InsufficientCreditsError):
+        if where == "retry":
+            inner = fakes.Chat(callbacks=[handler]).with_retry(stop_after_attempt=2, wait_exponential_jitter=False)
+            (RunnableLambda(lambda x: x) | inner).invoke([message])
+        elif where == "agent":
+            ours = CountwerkAgentMiddleware(broke.meter, account_id="acct")
+            handler = ours._handler
+            create_agent(model, [], middleware=[ours]).invoke({"messages": [message]})
+        else:
+            model.generate([[message]] * 2, callbacks=[handler])
+    if where == "generate":
+        assert len(handler._runs._batches) == 1
+        monkeypatch.setattr(runs, "SECONDS", -1.0)
+        handler._settling.tidy()
+        assert not handler._runs._batches
+    else:
+        assert len(handler._runs.denials) >= 1
+    del message
+    gc.collect()
+    assert seen() is None
+    monkeypatch.setattr(denials, "SECONDS", -1.0)
+    handler._settling.tidy()
+    assert len(handler._runs.denials) == 0
 
 
 def test_denial_says_nothing_of_the_prompt(broke, fakes, caplog):

@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import gc
 import inspect
 import logging
+import threading
 import uuid
+import weakref
 
 import pytest
-from countwerk_meter_langchain import CountwerkCallbackHandler, answers
+from countwerk_meter_langchain import CountwerkCallbackHandler, answers, claims, settling
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, GenerationChunk, LLMResult
@@ -15,7 +18,7 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 
-from countwerk_meter import InsufficientCreditsError
+from countwerk_meter import ConfigurationError, InsufficientCreditsError
 
 
 class Inline(BaseCallbackHandler):
@@ -45,8 +48,6 @@ def test_settling_never_raises(bench, fakes, monkeypatch, path, broken):
     def fail(*args, **kwargs):
         raise ValueError("broken")
 
-    from countwerk_meter_langchain import settling
-
     monkeypatch.setattr(settling, broken, fail)
     model = fakes.Chat()
     config = {"callbacks": [make(bench, amount=5)]}
@@ -62,7 +63,6 @@ def test_settling_never_raises(bench, fakes, monkeypatch, path, broken):
 @pytest.mark.parametrize("where", ["consumed", "token"])
 def test_a_broken_stream_shows_the_providers_error(bench, fakes, monkeypatch, where):
     """An error of ours never hides the provider's, and what was yielded is charged as held."""
-    from countwerk_meter_langchain import settling
 
     def fail(*args, **kwargs):
         raise ValueError("broken")
@@ -132,6 +132,137 @@ def test_text_model_beside_an_inline_handler(bench, fakes, caplog, entry, fail_a
     warned = [record.message for record in caplog.records if record.name == "countwerk_meter_langchain"]
     assert len(warned) == bool(charged)
     assert all("take the inline handler off the run" in text for text in warned)
+
+
+@pytest.mark.parametrize("how", ["callable", "metadata"])
+def test_an_unannounced_call_takes_the_account_that_its_run_names(bench, fakes, how):
+    """What the run's metadata says of the account counts for it as for any other call."""
+    if how == "callable":
+        handler, metadata = make(bench, account_id=lambda metadata: metadata["tenant"]), {"tenant": "acct"}
+    else:
+        handler, metadata = make(bench, account_id=None, account_from_metadata=True), {"countwerk_account_id": "acct"}
+    chain = RunnableLambda(lambda x: x) | fakes.Text()
+    asyncio.run(chain.ainvoke("x", {"callbacks": [handler, Inline()], "metadata": metadata}))
+    assert bench.audit().told == [("settled", 6, "provider")]
+
+
+def test_an_unannounced_run_id_that_is_used_again(bench, fakes):
+    """Two calls are two charges, whatever they are called."""
+    config = {"callbacks": [make(bench), Inline()], "run_id": uuid.UUID(int=7)}
+    for _ in range(2):
+        asyncio.run(fakes.Text().ainvoke("x", config))
+    assert bench.audit().spent == 12
+
+
+@pytest.mark.parametrize(("options", "spent"), [({}, 12), ({"price": 2}, 4)])
+def test_an_unannounced_batch(bench, fakes, options, spent):
+    """The first prompt reports the usage of all: the others are not counted on top. A flat price is for each."""
+    asyncio.run(fakes.Text().agenerate(["x", "y"], callbacks=[make(bench, **options), Inline()]))
+    assert bench.audit().spent == spent
+
+
+def test_one_run_id_for_two_models_at_once(bench, fakes):
+    """LangChain tells of their ends by the id alone: the second is refused, so that neither pays for the other."""
+    config = {"callbacks": [make(bench)], "run_id": uuid.UUID(int=7)}
+    other = fakes.Text(model="fake-2")
+
+    class Outer(fakes.Chat):
+        def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+            with pytest.raises(ConfigurationError, match="run id"):
+                other.invoke("x", config)
+            return super()._generate(messages)
+
+    Outer().invoke("x", config)
+    assert other.calls == []
+    assert bench.audit().told == [("settled", 6, "provider")]
+
+
+def test_no_thread_to_be_had(bench, fakes, monkeypatch):
+    """The chain's answer reaches the caller all the same, and the next call settles what was left behind."""
+
+    def fail(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Timer, "start", fail)
+    monkeypatch.setattr(settling, "GRACE_SECONDS", 0.0)
+    config, kept = {"callbacks": [make(bench)]}, []
+
+    def step(x):
+        kept.append(fakes.Chat().stream(x))
+        return next(kept[0]).text
+
+    assert RunnableLambda(step).invoke("x", config) == "one "
+    fakes.Chat().invoke("x", config)
+    assert bench.audit().told == [("settled", 1, "counted"), ("settled", 6, "provider")]
+
+
+@pytest.mark.parametrize("end", ["chain", "tool"])
+def test_an_ancestors_end_never_raises(bench, fakes, monkeypatch, end):
+    """Whatever goes wrong below: the chain has its answer."""
+    handler = make(bench)
+
+    def fail(*args, **kwargs):
+        raise ValueError("broken")
+
+    monkeypatch.setattr(handler._runs, "chain_ended", fail)
+
+    @tool
+    def ask(question: str) -> str:
+        """Ask."""
+        return question
+
+    app = RunnableLambda(lambda x: x) if end == "chain" else ask
+    assert app.invoke("x", {"callbacks": [handler]}) == "x"
+    assert ("langchain_hook_failed", {"hook": "sweep", "error": "ValueError"}) in bench.events
+
+
+def test_a_handler_that_steps_aside_leaves_no_batch_behind(bench, fakes):
+    """A batch that another handler meters is remembered nowhere."""
+    handlers = [make(bench), make(bench)]
+    for _ in range(3):
+        fakes.Chat().generate([[HumanMessage("x")]] * 2, callbacks=handlers)
+    assert settling._batches.get() == ()
+    assert not any(handler._runs._batches for handler in handlers)
+    assert bench.audit().spent == 36
+
+
+@pytest.mark.parametrize("meters", [1, 2])
+@pytest.mark.parametrize("path", ["sync", "async", "generate"])
+def test_a_second_handlers_refusal_gives_the_first_ones_hold_back(bench, make_bench, fakes, path, meters):
+    """LangChain tells the first nothing of it: the one that refuses says so, whichever meter it is of."""
+    bench.sandbox.control.account("other", balance=1, ai_product_id="prod")
+    second = CountwerkCallbackHandler((bench if meters == 1 else make_bench()).meter, account_id="other")
+    model, config = fakes.Chat(), {"callbacks": [make(bench), second]}
+    with pytest.raises(InsufficientCreditsError):
+        if path == "sync":
+            model.invoke("x", config)
+        elif path == "async":
+            asyncio.run(model.ainvoke("x", config))
+        else:
+            model.generate([[HumanMessage("x")]] * 2, **config)
+    assert model.calls == []
+    assert set(bench.audit().states) == {"cancelled"}
+
+
+async def test_a_handler_for_each_request_is_let_go(bench, fakes):
+    """A call of whose end nobody is told does not keep its handler, nor what it claimed, for ever."""
+    seen = []
+
+    async def request():
+        handler, model = make(bench), fakes.Chat(hang_at=0)
+        seen.append(weakref.ref(handler))
+        task = asyncio.create_task(model.ainvoke("x", {"callbacks": [handler]}))
+        while not model.calls:
+            await asyncio.sleep(0.005)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    await request()
+    async with asyncio.timeout(10):
+        while seen[0]() is not None:
+            await asyncio.sleep(0.01)
+            gc.collect()
+    assert len(claims.CLAIMS) == 0
 
 
 @pytest.mark.parametrize("how", ["end", "error"])

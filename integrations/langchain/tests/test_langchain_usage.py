@@ -1,15 +1,19 @@
 """How large a hold is, and what an answer or a broken-off stream is charged for."""
 
+import asyncio
 import uuid
 
 import pytest
-from countwerk_meter_langchain import CountwerkCallbackHandler
+from countwerk_meter_langchain import CountwerkAgentMiddleware, CountwerkCallbackHandler
 from countwerk_meter_langchain.answers import Streamed, consumed, reported, shares_usage
 from countwerk_meter_langchain.counting import estimate, input_tokens, message_weight, output_cap, weight
+from langchain.agents import create_agent
 from langchain_core.caches import InMemoryCache
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.globals import set_llm_cache
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, GenerationChunk, LLMResult
+from langchain_core.tools import tool
 
 from countwerk_meter import Usage
 
@@ -57,20 +61,98 @@ def test_input_tokens():
 
 
 @pytest.mark.parametrize(
-    ("metadata", "params", "expected"),
+    ("params", "expected"),
     [
-        ({"ls_max_tokens": 10}, {"max_tokens": 20}, 10),
-        ({}, {"max_tokens": 20}, 20),
-        ({}, {"max_completion_tokens": 30, "max_tokens": 20}, 30),
-        ({}, {}, 1024),
-        ({"ls_max_tokens": None}, {"max_tokens": 0, "n": 3}, 3072),
-        ({"ls_max_tokens": True}, {"max_tokens": "7"}, 1024),
+        ({"max_tokens": 20}, 20),
+        ({"max_completion_tokens": 30, "max_tokens": 20}, 30),
+        ({"max_output_tokens": 40}, 40),
+        ({}, 1024),
+        ({"max_tokens": 0, "n": 3}, 3072),
+        ({"max_tokens": True}, 1024),
     ],
 )
-def test_output_cap(metadata, params, expected):
-    """The model's own cap, for each of its answers, or the stated default."""
-    assert output_cap(metadata, params, 1024) == expected
-    assert estimate(3, metadata, params, 1024) == Usage(input_tokens=3, output_tokens=expected)
+def test_output_cap(params, expected):
+    """The call's own cap, for each of its answers, or the stated default."""
+    assert output_cap(params, 1024) == expected
+    assert estimate(3, params, 1024) == Usage(input_tokens=3, output_tokens=expected)
+
+
+class Silent:
+    """A model that says nothing of itself in the run's metadata, as third parties' may."""
+
+    def _get_ls_params(self, stop=None, **kwargs):
+        return {}
+
+
+CLIENTS = {"ls_max_tokens": 1, "ls_model_name": "cheap"}
+
+
+@pytest.mark.parametrize("capped", [True, False])
+@pytest.mark.parametrize("path", ["chain", "agent"])
+def test_a_clients_metadata_cannot_shrink_the_hold(bench, fakes, capped, path):
+    """Metadata comes with a client's config: what is held is the request's own cap, or what was learned."""
+
+    class Model(Silent, fakes.Chat):
+        max_tokens: int | None = 100 if capped else None
+
+    config = {"metadata": CLIENTS}
+    if path == "chain":
+        handler = CountwerkCallbackHandler(bench.meter, account_id="acct")
+        Model().invoke("x", config | {"callbacks": [handler]})
+    else:
+        ours = CountwerkAgentMiddleware(bench.meter, account_id="acct", hold=1)
+
+        @tool
+        def ask(question: str) -> str:
+            """Ask."""
+            return Model().invoke(question).text
+
+        class Agent(fakes.Chat):
+            def bind_tools(self, tools, **kwargs):
+                return self
+
+            def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+                result = super()._generate(messages)
+                if len(self.calls) == 1:
+                    call = {"name": "ask", "args": {"question": "q"}, "id": "1", "type": "tool_call"}
+                    result.generations[0].message.tool_calls = [call]
+                return result
+
+        create_agent(Agent(), [ask], middleware=[ours]).invoke({"messages": [("human", "x")]}, config)
+    held = [fields["amount"] for name, fields in bench.events if name in {"reserved", "topped_up"}]
+    assert max(held) >= (11 if capped else 103)
+    bench.audit()
+
+
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_clients_metadata_cannot_name_a_cheaper_model(make_bench, fakes, bound):
+    """What the request names is priced, also where it was bound: never what a client's config says."""
+    rules = [*fakes.PRICES["rateRules"]]
+    rules += [
+        {**rule, "id": f"{rule['id']}-cheap", "attributesMatch": {"model": ["cheap"]}, "creditsPerUnit": 0.0001}
+        for rule in rules
+    ]
+    bench = make_bench(prices={**fakes.PRICES, "rateRules": rules})
+
+    class Model(Silent, fakes.Chat):
+        pass
+
+    model = Model(model="cheap").bind(model="fake-1") if bound else Model()
+    handler = CountwerkCallbackHandler(bench.meter, account_id="acct")
+    model.invoke("x", {"callbacks": [handler], "metadata": CLIENTS})
+    assert bench.audit().spent == 6
+
+
+def test_the_name_without_its_path_is_priced(bench, fakes):
+    """Some providers ask for `models/<name>` and say `<name>`: that is the same model."""
+
+    class Model(fakes.Chat):
+        def _get_ls_params(self, stop=None, **kwargs):
+            return {"ls_model_name": self.model.removeprefix("models/")}
+
+    handler = CountwerkCallbackHandler(bench.meter, account_id="acct")
+    Model(model="models/fake-1").invoke("x", {"callbacks": [handler]})
+    assert bench.audit().spent == 6
 
 
 @pytest.mark.parametrize(("options", "held"), [({}, 11), ({"amount": 5}, 5), ({"price": 2}, 2)])
@@ -146,6 +228,27 @@ def test_same_prompt_twice_in_a_batch_with_a_cache(bench, fakes, llm_output):
     model = fakes.Chat(llm_output=llm_output)
     handler = CountwerkCallbackHandler(bench.meter, account_id="acct")
     model.generate([[HumanMessage("x")], [HumanMessage("x")]], callbacks=[handler])
+    assert len(model.calls) == 1
+    assert bench.audit().told == [("cancelled", None, None), ("settled", 6, "provider")]
+
+
+@pytest.mark.parametrize("path", ["sync", "async"])
+def test_an_answer_that_is_served_again_before_it_is_charged(bench, fakes, path):
+    """A cache hit marks the very answer that the first caller is just paying for: it is charged all the same."""
+    set_llm_cache(InMemoryCache())
+    model = fakes.Chat()
+    ours = CountwerkCallbackHandler(bench.meter, account_id="acct")
+
+    class Again(BaseCallbackHandler):
+        """Asks the same once more, before our handler hears of the end."""
+
+        run_inline = True
+
+        def on_llm_end(self, response, **kwargs):
+            model.invoke("x", {"callbacks": [ours]})
+
+    config = {"callbacks": [Again(), ours]}
+    model.invoke("x", config) if path == "sync" else asyncio.run(model.ainvoke("x", config))
     assert len(model.calls) == 1
     assert bench.audit().told == [("cancelled", None, None), ("settled", 6, "provider")]
 

@@ -10,7 +10,8 @@ from typing import Annotated, TypedDict
 
 import pytest
 from countwerk_meter_langchain import CountwerkCallbackHandler
-from langchain_core.runnables import RunnableLambda, RunnableParallel
+from langchain_core.runnables import RunnableConfig, RunnableLambda, RunnableParallel
+from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import END, START, StateGraph
@@ -171,6 +172,91 @@ def test_time_travel_is_a_new_charge(bench, fakes):
 
 
 @both
+@pytest.mark.parametrize("tool_price", [None, 2])
+def test_resuming_an_old_interrupt_again_is_a_new_charge(bench, fakes, path, tool_price):
+    """The thread has gone on from there: each further run from that checkpoint is charged, a retry in it is not."""
+    model, fail = fakes.Chat(), flaky(0)
+
+    @tool
+    def ask(question: str) -> str:
+        """Ask."""
+        return model.invoke(question).text
+
+    def node(state):
+        if tool_price:
+            ask.invoke({"type": "tool_call", "name": "ask", "args": {"question": "x"}, "id": "1"})
+        else:
+            model.invoke("x")
+        interrupt("sure?")
+        model.invoke("y")
+        fail()
+        return {"said": ["done"]}
+
+    app = graph(node, retry=QUICK)
+    given = config(bench, tool_prices={"ask": tool_price} if tool_price else None)
+    run(app, path, {"said": []}, given)
+    old = app.get_state(given).config["configurable"]
+    once = (tool_price or 6) + 6
+    run(app, path, Command(resume="yes"), {**given, "configurable": old})
+    assert bench.audit().spent == once
+    fail = flaky(1)
+    for again in (2, 3):
+        # Whatever of the config is the client's: it cannot hide where the run goes on from.
+        run(app, path, Command(resume="yes"), {**given, "configurable": old, "metadata": {"checkpoint_id": None}})
+        assert bench.audit().spent == again * once
+
+
+def test_an_old_checkpoint_named_by_a_map_is_a_new_charge(bench, fakes):
+    """LangGraph takes a checkpoint's id from a `checkpoint_map` as well."""
+    model = fakes.Chat()
+
+    def node(state):
+        model.invoke("x")
+        interrupt("sure?")
+        return {"said": ["done"]}
+
+    app, given = graph(node), config(bench)
+    app.invoke({"said": []}, given)
+    old = app.get_state(given).config["configurable"]["checkpoint_id"]
+    app.invoke(Command(resume="yes"), given)
+    assert bench.audit().spent == 6
+    for _ in range(2):
+        forged = {"thread_id": "t", "checkpoint_ns": "", "checkpoint_map": {"": old}}
+        app.invoke(Command(resume="yes"), {**given, "configurable": forged})
+        # All but the resume where the thread stood; an older LangGraph finds nothing to do there.
+        assert bench.audit().spent == 6 * (len(model.calls) - 1)
+
+
+@both
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+def test_the_newest_checkpoint_named_is_the_same_charge(bench, fakes, path, durability):
+    """A resume that names the checkpoint where the thread stands is that resume, however late it is saved."""
+    model, fail = fakes.Chat(), flaky(1)
+
+    def first(state):
+        return {"said": ["first"]}
+
+    def node(state):
+        model.invoke("x")
+        fail()
+        interrupt("sure?")
+        return {"said": ["done"]}
+
+    app, given = graph(first, node, retry=QUICK), config(bench)
+
+    def go(what, where):
+        if path == "sync":
+            return app.invoke(what, where, durability=durability)
+        return asyncio.run(app.ainvoke(what, where, durability=durability))
+
+    go({"said": []}, given)
+    named = {**given, "configurable": app.get_state(given).config["configurable"]}
+    assert go(Command(resume="yes"), named)["said"] == ["first", "done"]
+    assert len(model.calls) == 3
+    assert bench.audit().told == [("settled", 6, "provider")]
+
+
+@both
 def test_the_same_thread_twice_is_two_charges(bench, fakes, path):
     """A second turn of a conversation has tasks of its own."""
     model = fakes.Chat()
@@ -241,6 +327,55 @@ def test_a_subgraph_and_parallel_chains_in_a_node(bench, fakes, path):
     run(app, path, None, config(bench))
     assert len(model.calls) == 5
     assert bench.audit().told == [("settled", 6, "provider")] * 4
+
+
+def test_an_ordinal_that_is_not_the_last_is_given_back(bench, fakes):
+    """What failed beside a call that went well is tried again in its own place: the node's retry adds nothing."""
+    bad, good, fail = fakes.Chat(fail_at=0), fakes.Chat(), flaky(1)
+
+    class Outer(fakes.Chat):
+        """Fails after another call has begun and ended, so that its own ordinal is not the last."""
+
+        def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+            self.calls.append("call")
+            good.invoke("y", kept)
+            if len(self.calls) == 1:
+                raise fakes.ProviderError("provider")
+            return super()._generate(messages)
+
+    kept, outer = None, Outer()
+
+    def node(state, config):
+        nonlocal kept
+        kept = config
+        if not outer.calls:
+            with pytest.raises(fakes.ProviderError):
+                outer.invoke("x")
+        else:
+            good.invoke("y")
+        bad.fail_at = None
+        bad.invoke("z")
+        fail()
+        return {"said": ["done"]}
+
+    node.__annotations__["config"] = RunnableConfig
+    graph(node, retry=QUICK).invoke({"said": []}, config(bench))
+    assert bench.audit().told == [("settled", 6, "provider")] * 2
+
+
+def test_the_ordinals_of_a_run_that_is_over_are_forgotten(bench, fakes):
+    """A handler that serves for long remembers no attempt that has ended."""
+    model = fakes.Chat()
+
+    def node(state):
+        model.invoke("x")
+        return {"said": ["done"]}
+
+    app, given = graph(node), config(bench)
+    for _ in range(3):
+        app.invoke({"said": []}, given)
+    assert not given["callbacks"][0]._gate.steps._attempts
+    assert bench.audit().spent == 18
 
 
 def test_an_attempt_that_is_not_known_is_no_step(bench, fakes):

@@ -1,6 +1,7 @@
 """Out of credits pauses the graph: it goes on once the user has bought, and under the same charge id."""
 
 import asyncio
+import contextlib
 import json
 import operator
 from typing import Annotated, TypedDict
@@ -145,6 +146,62 @@ def test_branches_pause_each(broke, fakes, path):
     buy(broke, 100)
     assert run(app, path, Command(resume={one.id: True for one in paused}), given)["said"] == ["done"] * 2
     assert broke.audit().told == [("settled", 6, "provider")] * 2
+
+
+@both
+@pytest.mark.parametrize("attached", ["run", "model"])
+def test_a_branch_that_is_refused_from_memory_pauses_as_itself(broke, fakes, path, attached):
+    """One after the other, each has an interrupt of its own: a plain value must not answer a node's own question."""
+    model = fakes.Chat()
+    given = config(broke) | {"max_concurrency": 1}
+
+    def node(state):
+        model.invoke("x", {"callbacks": given["callbacks"]} if attached == "model" else None)
+        return {"said": [interrupt("sure?")]}
+
+    made = StateGraph(State)
+    made.add_node("node", node)
+    made.add_conditional_edges(START, lambda state: [Send("node", {"said": []})] * 2, ["node"])
+    app = made.compile(checkpointer=InMemorySaver())
+    with_config = given if attached == "run" else {key: given[key] for key in ("configurable", "max_concurrency")}
+    paused = run(app, path, {"said": []}, with_config)["__interrupt__"]
+    assert len({one.id for one in paused}) == 2
+    buy(broke, 100)
+    with pytest.raises(RuntimeError, match="multiple pending interrupts"):
+        run(app, path, Command(resume="bought"), with_config)
+    asked = run(app, path, Command(resume={one.id: "bought" for one in paused}), with_config)["__interrupt__"]
+    assert [one.value for one in asked] == ["sure?"] * 2
+    answers = {one.id: f"yes {number}" for number, one in enumerate(asked)}
+    assert run(app, path, Command(resume=answers), with_config)["said"] == ["yes 0", "yes 1"]
+    assert broke.audit().spent == (12 if attached == "run" else 24)
+
+
+@both
+def test_a_later_call_answers_its_own_pause(broke, fakes, path):
+    """A node swallowed its denial; the next one is refused as well, and resumed without its question being answered."""
+    model = fakes.Chat()
+
+    def first(state):
+        with contextlib.suppress(Exception):
+            model.invoke("x")
+        return {"said": ["first"]}
+
+    def node(state):
+        model.invoke("y")
+        return {"said": [interrupt("sure?")]}
+
+    made = StateGraph(State)
+    made.add_node("first", first)
+    made.add_node("node", node)
+    made.add_edge(START, "first")
+    made.add_edge("first", "node")
+    app, given = made.compile(checkpointer=InMemorySaver()), config(broke)
+    assert run(app, path, {"said": []}, given)["__interrupt__"][0].value["status"] == 402
+    buy(broke, 100)
+    (asked,) = run(app, path, Command(resume="bought"), given)["__interrupt__"]
+    assert asked.value == "sure?"
+    assert run(app, path, Command(resume="yes"), given)["said"] == ["first", "yes"]
+    assert broke.audit().spent == 6
 
 
 @both

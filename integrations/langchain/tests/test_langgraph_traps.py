@@ -7,6 +7,7 @@ import pytest
 from countwerk_meter_langchain import CountwerkAgentMiddleware, CountwerkCallbackHandler
 from langchain.agents import create_agent, middleware
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
@@ -159,7 +160,8 @@ def test_a_message_stream_turns_invoke_into_a_stream(bench, fakes, path):
 
 
 @both
-def test_a_consumer_that_leaves_a_graphs_stream(bench, fakes, path):
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_consumer_that_leaves_a_graphs_stream(bench, fakes, path, at_once):
     """What was consumed of the graph's stream is charged, and nothing stays held."""
     model = fakes.Chat(hang_at=2) if path == "async" else fakes.Chat()
     handler = CountwerkCallbackHandler(bench.meter, account_id="acct")
@@ -175,7 +177,7 @@ def test_a_consumer_that_leaves_a_graphs_stream(bench, fakes, path):
         stream = graph(anode).astream(ASK, given, stream_mode="messages")
         await anext(stream)
         # LangGraph hands the chunk on while our hook, on a thread of its own, may only just be hearing of it.
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0 if at_once else 0.5)
         await stream.aclose()
 
     if path == "async":
@@ -236,3 +238,27 @@ def test_another_handlers_refusal_gives_our_hold_back(bench, fakes, path):
         run(chain | model, path, "x", {"callbacks": [*config(bench)["callbacks"], Refuses()]})
     assert model.calls == []
     assert set(bench.audit().states) <= {"cancelled"}
+
+
+@both
+@pytest.mark.parametrize("fails", [False, True])
+def test_tool_calls_of_one_id_in_one_node(bench, path, fails):
+    """Models repeat ids: each call is made and charged, and what a retry makes again is not charged again."""
+    # The oldest langgraph resolves to a langgraph-prebuilt that does not go with it.
+    tool_node, left = pytest.importorskip("langgraph.prebuilt", exc_type=ImportError).ToolNode, [1]
+
+    @tool
+    def ask(question: str) -> str:
+        """Ask."""
+        time.sleep(0.05)
+        return question
+
+    def after(state):
+        if fails and left:
+            raise ValueError(left.pop())
+
+    call = {"name": "ask", "args": {"question": "q"}, "id": "1", "type": "tool_call"}
+    node = RunnableLambda(lambda state: tool_node([ask]).invoke(state)) | RunnableLambda(lambda x: after(x) or x)
+    app = graph(node, retry_policy=RetryPolicy(retry_on=ValueError, initial_interval=0.01))
+    run(app, path, {"messages": [AIMessage("", tool_calls=[call, call])]}, config(bench, tool_prices={"ask": 2}))
+    assert bench.audit().told == [("settled", 2, "price")] * 2
