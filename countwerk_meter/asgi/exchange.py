@@ -55,7 +55,6 @@ class Exchange:
         "_send",
         "_tail",
         "_waiting",
-        "account_id",
         "answered",
         "complete",
         "deadline",
@@ -79,7 +78,6 @@ class Exchange:
         self._tail: bytes | memoryview = b""
         self._open_end = False
         self._waiting = 0
-        self.account_id: str | None = None
         self.status: int | None = None
         self.started = False
         self.yielded = False

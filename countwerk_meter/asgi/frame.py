@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from countwerk_meter._metering import scope as surroundings
 from countwerk_meter.asgi.outcome import outcome
+from countwerk_meter.asgi.owner import Owner
 from countwerk_meter.asgi.problems import NotLetThroughError, problem_of, refused, unavailable
 from countwerk_meter.asgi.protocol import given
 from countwerk_meter.asgi.receipt import Receipt
@@ -55,12 +56,13 @@ class Settings:
 class Frame:
     """One request."""
 
-    __slots__ = ("_settings", "exchange", "refusals", "reservation", "scope")
+    __slots__ = ("_settings", "exchange", "owner", "refusals", "reservation", "scope")
 
     def __init__(self, settings: Settings, scope: Scope, exchange: Exchange) -> None:
         self._settings = settings
         self.scope = scope
         self.exchange = exchange
+        self.owner = Owner(settings.account_id, scope)
         self.reservation: Reservation | None = None
         self.refusals: list[CountwerkError] = []
 
@@ -68,10 +70,6 @@ class Frame:
     def meter(self) -> Meter:
         """The middleware's own."""
         return self._settings.meter
-
-    async def account_id(self) -> str | None:
-        """Ask the middleware's `account_id` whose request this is."""
-        return await given(self._settings.account_id, self.scope)
 
     async def begin(self, tariff: Tariff, account_id: str, request: Any) -> Reservation:
         """
@@ -90,7 +88,7 @@ class Frame:
         """
         if self.reservation is not None:
             return self.reservation
-        self.exchange.account_id = account_id
+        self.owner.is_now(account_id)
         trusted = self._settings.trusted_callers if tariff.trusted_callers is None else tariff.trusted_callers
         step = step_of(self.scope, account_id) if await given(trusted, self.scope) else None
         try:
@@ -124,7 +122,7 @@ class Frame:
             await exchange.release()
         except BaseException as raised:
             error = raised
-            if isinstance(raised, Exception) and problem_of(raised, exchange.account_id) is None:
+            if isinstance(raised, Exception) and problem_of(raised) is None:
                 # The client's answer does not wait for the journal.
                 await exchange.release()
             raise

@@ -17,9 +17,9 @@ from countwerk_meter._metering import scope as surroundings
 from countwerk_meter.asgi import websocket
 from countwerk_meter.asgi.exchange import Exchange
 from countwerk_meter.asgi.frame import Frame, Settings
+from countwerk_meter.asgi.owner import Owner
 from countwerk_meter.asgi.page import page, wants_page
-from countwerk_meter.asgi.problems import problem_of
-from countwerk_meter.asgi.protocol import given
+from countwerk_meter.asgi.problems import answer_to
 from countwerk_meter.asgi.request import ClientLeftError, Request
 from countwerk_meter.asgi.routes import Route, find
 from countwerk_meter.errors import CountwerkError
@@ -50,9 +50,10 @@ class CreditsMiddleware:
     What clients see:
         402: `InsufficientCreditsError`, from the gate or from anywhere below, unlisted routes included, as
             `application/problem+json` (`to_payload()`), or as a small page for `Accept: text/html`, while no response
-            has begun. For the page the balance is asked for, within the gate's budget and for a second at most. After
-            that a `text/event-stream` ends with `event: payment_required`; any other response is broken off, as for
-            every exception.
+            has begun. Its ways to buy are shown where `account_id` names that very account, and to nobody else. For the
+            page the balance is asked for, within the gate's budget and for a second at most. After that a
+            `text/event-stream` ends with `event: payment_required`; any other response is broken off, as for every
+            exception.
         409: `ChargeAlreadySettledError`, `ChargeInProgressError`, in the same way (`event: charge_conflict`).
         400, 413, 422: A size's callable could not read the body, or raised `RequestRefusedError`: nothing is held, and
             the app was not called.
@@ -124,9 +125,7 @@ class CreditsMiddleware:
         frame = Frame(self._settings, scope, exchange)
 
         async def instead() -> Problem | None:
-            error = frame.refusals[-1] if frame.refusals else None
-            problem = problem_of(error, exchange.account_id)
-            return None if problem is None else await self._for_client(problem, scope, exchange)
+            return await self._answer(frame, frame.refusals[-1]) if frame.refusals else None
 
         exchange.instead = instead
         try:
@@ -135,11 +134,11 @@ class CreditsMiddleware:
             # While its body was read to price it: nobody waits for an answer.
             return
         except Exception as error:
-            problem = problem_of(error, exchange.account_id)
+            problem = await self._answer(frame, error)
             if problem is None:
                 await exchange.release()
                 raise
-            if not exchange.answered and not await exchange.answer(await self._for_client(problem, scope, exchange)):
+            if not exchange.answered and not await exchange.answer(problem):
                 raise
         else:
             await exchange.release()
@@ -148,9 +147,14 @@ class CreditsMiddleware:
             exchange.instead = None
             frame.refusals.clear()
 
-    async def _for_client(self, problem: Problem, scope: Scope, exchange: Exchange) -> Problem:
-        """Make a page of a 402 for whoever asks for one. What is left is asked for briefly, and may be left out."""
-        if exchange.started or problem.status != 402 or not wants_page(scope):
+    async def _answer(self, frame: Frame, error: BaseException) -> Problem | None:
+        """
+        Return what the client is told of an error, or None: it is not ours to answer.
+
+        A 402 is made a page for whoever asks for one. What is left is asked for briefly, and may be left out.
+        """
+        problem, exchange = await answer_to(error, frame.owner), frame.exchange
+        if problem is None or problem.status != 402 or exchange.started or not wants_page(frame.scope):
             return problem
         seconds, account_id, left = _ASK_SECONDS, problem.payload["data"]["account_id"], None
         if exchange.deadline is not None:
@@ -166,7 +170,7 @@ class CreditsMiddleware:
         if route is None:
             await frame.run(self.app)
             return
-        account_id = await frame.account_id()
+        account_id = await frame.owner.account_id()
         if account_id is None:
             with _nobody():
                 await frame.run(self.app)
@@ -176,12 +180,12 @@ class CreditsMiddleware:
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         surround: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-        account_id: str | None = None
+        owner = Owner(self._settings.account_id, scope)
         if find(self._routes, scope, None) is not None:
-            account_id = await given(self._settings.account_id, scope)
+            account_id = await owner.account_id()
             surround = _nobody() if account_id is None else surroundings.account(account_id)
         with surround:
-            await websocket.serve(self.app, scope, receive, send, account_id)
+            await websocket.serve(self.app, scope, receive, send, owner)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def closing(message: Message) -> None:
