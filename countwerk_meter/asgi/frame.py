@@ -10,9 +10,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from countwerk_meter._metering import scope as surroundings
 from countwerk_meter.asgi.outcome import outcome
@@ -35,12 +34,13 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("countwerk_meter.asgi")
 
-_frame: ContextVar[Frame | None] = ContextVar("countwerk_asgi_frame", default=None)
+# In the scope, and not in a context variable: a server may start a connection's next request in this one's context.
+_FRAME: Final = "countwerk_meter.frame"
 
 
-def current_frame() -> Frame | None:
-    """Return the frame of the request that is being served here, or None: no `CreditsMiddleware` is around."""
-    return _frame.get()
+def frame_of(scope: Scope) -> Frame | None:
+    """Return the frame of the request that is being served, or None: no `CreditsMiddleware` is around."""
+    return scope.get(_FRAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,8 @@ class Frame:
     def enter(self) -> None:
         """Make the request's reservation and account the current ones, from here to the end of the request."""
         assert self.reservation is not None
-        surroundings.put_back((self.reservation, self.reservation.account_id, surroundings.in_model_call()))
+        surroundings._reservation.set(self.reservation)
+        surroundings._account.set(self.reservation.account_id)
 
     async def run(self, app: ASGIApp) -> None:
         """Run the app, and end the reservation that the request has by then."""
@@ -134,13 +135,15 @@ class Frame:
 
     @contextlib.contextmanager
     def _around(self) -> Generator[None]:
-        before, token = surroundings.surroundings(), _frame.set(self)
-        watching = surroundings._refusal.set(self.refusals)
+        before, outer = surroundings.surroundings(), self.scope.get(_FRAME)
+        self.scope[_FRAME] = self
+        surroundings._refusal.set(self.refusals)
         if self.reservation is not None:
             self.enter()
         try:
             yield
         finally:
             surroundings.put_back(before)
-            surroundings._refusal.reset(watching)
-            _frame.reset(token)
+            self.scope.pop(_FRAME, None)
+            if outer is not None:
+                self.scope[_FRAME] = outer

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
 from fastapi import HTTPException, params
 from starlette.requests import HTTPConnection, Request
 
-from countwerk_meter.asgi.frame import current_frame
+from countwerk_meter.asgi.frame import frame_of
 from countwerk_meter.asgi.tariff import Tariff
 from countwerk_meter.errors import ConfigurationError
 
@@ -60,14 +60,14 @@ class Gate:
 
     async def __call__(self, connection: HTTPConnection, account_id: str | None = None) -> Reservation:
         """Begin the request's reservation, and make it the current one."""
-        frame = current_frame()
+        frame = frame_of(connection.scope)
         if frame is None or not isinstance(connection, Request):
             raise ConfigurationError("Credits meters HTTP routes of an app that add_credits(app, ...) was called for")
         if frame.reservation is not None:
             # A listed route, or a dependency before: the first owns the request.
             return frame.reservation
         if self._asks:
-            account_id = await frame.account_id()
+            account_id = await frame.owner.account_id()
         if account_id is None:
             raise HTTPException(401, "These credits are somebody's: log in first.")
         reservation = await frame.begin(self.tariff, account_id, connection)
