@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import time
 from typing import TYPE_CHECKING, Final
@@ -19,6 +20,7 @@ from countwerk_meter.asgi.exchange import Exchange
 from countwerk_meter.asgi.frame import Frame, Settings
 from countwerk_meter.asgi.owner import Owner
 from countwerk_meter.asgi.page import page, wants_page
+from countwerk_meter.asgi.paths import paths_of, roots_of
 from countwerk_meter.asgi.problems import answer_to
 from countwerk_meter.asgi.request import ClientLeftError, Request
 from countwerk_meter.asgi.routes import Route, find
@@ -109,6 +111,11 @@ class CreditsMiddleware:
             route.check(meter)
         self._close_meter = close_meter
 
+    @functools.cached_property
+    def _roots(self) -> tuple[str, ...]:
+        # Asked for with the first request: apps are built, and Django is set up, after they were wrapped.
+        return roots_of(self.app)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] == "http":
@@ -166,7 +173,8 @@ class CreditsMiddleware:
 
     async def _request(self, frame: Frame) -> None:
         scope, exchange = frame.scope, frame.exchange
-        route = find(self._routes, scope, scope["method"].upper())
+        paths = paths_of(scope, self._roots)
+        route = find(self._routes, paths, scope["method"].upper())
         if route is None:
             await frame.run(self.app)
             return
@@ -175,13 +183,13 @@ class CreditsMiddleware:
             with _nobody():
                 await frame.run(self.app)
             return
-        await frame.begin(route, account_id, Request(scope, exchange, route.parameters, route.max_body))
+        await frame.begin(route, account_id, Request(scope, exchange, route.parameters(paths), route.max_body))
         await frame.run(self.app)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         surround: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         owner = Owner(self._settings.account_id, scope)
-        if find(self._routes, scope, None) is not None:
+        if find(self._routes, paths_of(scope, self._roots), None) is not None:
             account_id = await owner.account_id()
             surround = _nobody() if account_id is None else surroundings.account(account_id)
         with surround:

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 from countwerk_meter.asgi.protocol import header
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from countwerk_meter.asgi.exchange import Exchange
     from countwerk_meter.asgi.protocol import Scope
 
@@ -53,18 +51,17 @@ class Request(MutableMapping[str, Any]):
     What a size's callable gets: the ASGI scope itself, and what else the request says.
 
     Attributes:
+        path_params: What stands in the path for each `{parameter}` of the route's template, as text.
         max_body: Bytes that `body` and `json` read at most.
 
     """
 
-    __slots__ = ("_body", "_exchange", "_parameters", "_parsed", "_scope", "max_body")
+    __slots__ = ("_body", "_exchange", "_parsed", "_scope", "max_body", "path_params")
 
-    def __init__(
-        self, scope: Scope, exchange: Exchange, parameters: Callable[[Scope], dict[str, str]], max_body: int = MAX_BODY
-    ) -> None:
+    def __init__(self, scope: Scope, exchange: Exchange, path_params: dict[str, str], max_body: int = MAX_BODY) -> None:
         self._scope = scope
         self._exchange = exchange
-        self._parameters = parameters
+        self.path_params = path_params
         self._body: bytes | None = None
         self._parsed: tuple[Any] | None = None
         self.max_body = max_body
@@ -86,11 +83,6 @@ class Request(MutableMapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"<Request {self._scope.get('method')} {self._scope.get('path')}>"
-
-    @property
-    def path_params(self) -> dict[str, str]:
-        """What stands in the path for each `{parameter}` of the route's template, as text."""
-        return self._parameters(self._scope)
 
     def header(self, name: str) -> str | None:
         """Return a header that was sent exactly once, or None."""

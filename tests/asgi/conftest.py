@@ -4,11 +4,14 @@ import asyncio
 import json
 import socket
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import httpx
 import pytest
 import uvicorn
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+from django.test import override_settings
 
 from countwerk_meter import Meter, Usage
 from countwerk_meter.asgi import CreditsMiddleware
@@ -150,6 +153,20 @@ class Client:
     @property
     def json(self):
         return json.loads(self.body)
+
+
+@pytest.fixture
+def django_app():
+    """Make Django's ASGI app of URL patterns, with settings that hold until the test ends."""
+    with ExitStack() as stack:
+
+        def make(*patterns, **options):
+            if not settings.configured:
+                settings.configure(ALLOWED_HOSTS=["*"], LOGGING_CONFIG=None, SECRET_KEY="x", MIDDLEWARE=[])
+            stack.enter_context(override_settings(ROOT_URLCONF=patterns, **options))
+            return get_asgi_application()
+
+        yield make
 
 
 @contextmanager

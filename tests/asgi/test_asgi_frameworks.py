@@ -10,14 +10,12 @@ import logging
 import socket
 import threading
 
-import django
 import httpx
 import hypercorn.asyncio
 import litestar
 import litestar.response
 import pytest
-from django.conf import settings
-from django.core.asgi import get_asgi_application
+import quart
 from django.http import HttpResponse, StreamingHttpResponse
 from django.urls import path
 from fastapi import FastAPI
@@ -171,21 +169,33 @@ def with_litestar(work):
     return litestar.Litestar(handlers, logging_config=None, openapi_config=None)
 
 
-def with_django(work):
-    if not settings.configured:
-        settings.configure(
-            ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], LOGGING_CONFIG=None, SECRET_KEY="x", MIDDLEWARE=[]
-        )
-        django.setup(set_prefix=False)
+def with_quart(work):
+    app = quart.Quart("quart_app")
+    for one in (work.denied, work.denied_sync, work.caught):
+        app.get(f"/{one.__name__}")(one)
 
-    endpoints = functions(work, HttpResponse, StreamingHttpResponse)
-    urlpatterns[:] = [path(one.__name__, one) for one in endpoints]
-    django.urls.clear_url_caches()
-    return get_asgi_application()
+    @app.get("/plain")
+    async def plain():
+        work.record()
+        return "ok"
+
+    @app.get("/sync")
+    def sync():
+        work.record()
+        return "ok"
+
+    @app.get("/stream")
+    async def stream():
+        return work.words()
+
+    @app.get("/broken")
+    async def broken():
+        return work.broken()
+
+    return app
 
 
-urlpatterns = []
-FRAMEWORKS = {"starlette": with_starlette, "fastapi": with_fastapi, "litestar": with_litestar, "django": with_django}
+FRAMEWORKS = {"starlette": with_starlette, "fastapi": with_fastapi, "litestar": with_litestar, "quart": with_quart}
 
 
 @pytest.fixture
@@ -228,14 +238,17 @@ def serve_with_hypercorn():
     stop()
 
 
-@pytest.fixture(params=[*FRAMEWORKS, "fastapi on hypercorn", "django on hypercorn"])
-def client(request, wrap, work, serve, serve_with_hypercorn):
+@pytest.fixture(params=[*FRAMEWORKS, "django", "fastapi on hypercorn", "django on hypercorn"])
+def client(request, wrap, work, serve, serve_with_hypercorn, django_app):
     """Make a client of one framework's app, with its routes metered; `client.stop()` waits for every request's end."""
     framework, _, server = request.param.partition(" on ")
 
+    def with_django(work):
+        return django_app(*(path(one.__name__, one) for one in functions(work, HttpResponse, StreamingHttpResponse)))
+
     def make(route):
         start = serve_with_hypercorn if server else serve
-        metered = wrap(FRAMEWORKS[framework](work), route)
+        metered = wrap(FRAMEWORKS.get(framework, with_django)(work), route)
 
         async def app(scope, receive, send):
             try:
