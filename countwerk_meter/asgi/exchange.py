@@ -13,6 +13,7 @@ refused and none was let through after it, the 402 goes out instead.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from countwerk_meter.asgi.protocol import Message, Receive, Send
     from countwerk_meter.asgi.receipt import Receipt
 
+# How a send ends that its client does not take: it is gone, or so slow that the app waits for it no longer.
+_NOT_TAKEN: Final = (OSError, asyncio.CancelledError)
 _BLANK_LINES: Final = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 
@@ -42,7 +45,7 @@ class Exchange:
         instead: Says how to answer in the app's place, where it answers 500 and a call inside was refused.
         answered: So it was.
         receipt: What the client is told of its charge, if anything.
-        left: The client was seen to leave; before the end of the response, unless it is complete.
+        left: The client was seen to leave, or to take nothing more; before the response ended, unless it is complete.
 
     """
 
@@ -145,7 +148,7 @@ class Exchange:
             try:
                 # No request begins in the middle of another's response, so nothing need be put back around it.
                 await self._send(message)
-            except OSError:
+            except _NOT_TAKEN:
                 self.left = True
                 raise
         else:
@@ -158,12 +161,11 @@ class Exchange:
             self._held.append(message)
             return
         await self.release()
-        message = self._noted(message)
-        try:
+        if self.started and message["type"] == "http.response.start":
+            # A second response is the server's to refuse, and says nothing of the first.
             await self._hand_over(message)
-        except OSError:
-            self.left = True
-            raise
+        else:
+            await self._hand_over(self._noted(message))
 
     async def _is_answered(self, message: Message, instead: Callable[[], Awaitable[Problem | None]]) -> bool:
         """Answer in the place of an app that made a 500 of a refused call; whatever it sends after is dropped."""
@@ -180,10 +182,8 @@ class Exchange:
         """Let go what is held back. That its client is gone already is no error of the app's."""
         while self._held:
             message = self._noted(self._held.pop(0))
-            try:
+            with contextlib.suppress(OSError):
                 await self._hand_over(message)
-            except OSError:
-                self.left = True
 
     def _noted(self, message: Message) -> Message:
         """Note a message, and return it with its part of the receipt: its head says one, its end stays open for one."""
@@ -233,17 +233,19 @@ class Exchange:
 
     async def _hand_over(self, message: Message) -> None:
         inside = surroundings.surroundings()
-        if inside == self._around:
-            await self._send(message)
-            return
         surroundings.put_back(self._around)
         try:
             await self._send(message)
+        except _NOT_TAKEN:
+            self.left = True
+            raise
         finally:
             surroundings.put_back(inside)
 
     def _holds_back(self, message: Message) -> bool:
         if message["type"] == "http.response.start":
+            if self.started:
+                return False
             self.status = message["status"]
             return message["status"] >= 500
         # Nobody may be waiting for the client to go, who goes only when the response has ended.

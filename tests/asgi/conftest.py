@@ -113,6 +113,7 @@ class Client:
         self.gone = asyncio.Event()
         self.complete = asyncio.Event()
         self.asked = False
+        self.stalls = False
         self._fails_from = fails_from
 
     async def receive(self):
@@ -130,6 +131,8 @@ class Client:
     async def send(self, message):
         if self._fails_from is not None and len(self.sent) >= self._fails_from:
             raise OSError("the client has gone")
+        if self.stalls:
+            await self.gone.wait()
         self.sent.append(message)
         if message["type"] == "http.response.body" and not message.get("more_body"):
             self.complete.set()

@@ -50,6 +50,12 @@ ENDINGS = {
     "cancelled in the body": ([START, CHUNK], "cancel"),
     "cancelled after the end": ([START, CHUNK, END], "cancel"),
     "left, then failed": ([START, CHUNK], "leave and raise"),
+    "a second response after bytes": ([START, CHUNK, start(500), END], None),
+    "failed, and a second response": ([START, CHUNK, start(500), END], "raise"),
+    "left, and a second response": ([START, CHUNK, start(500)], "leave"),
+    "stalled before the body": ([START], "stall and raise"),
+    "stalled in the body": ([START, CHUNK], "stall and raise"),
+    "stalled at the start": ([], "stall and raise"),
     "sending the first bytes failed": ([START], "broken pipe"),
     "sending further bytes failed": ([START, CHUNK], "broken pipe"),
 }
@@ -66,7 +72,7 @@ COSTS = {
     "failed after the end": (HOLD, HOLD),
     "failed before the start": (0, 0),
     "failed before the body": (0, 0),
-    "failed in the body": (0, HOLD),
+    "failed in the body": (HOLD, HOLD),
     "failed after a 404": (0, 0),
     "left before the start": (0, 0),
     "left before the body": (HOLD, 0),
@@ -79,6 +85,12 @@ COSTS = {
     "cancelled in the body": (HOLD, HOLD),
     "cancelled after the end": (HOLD, HOLD),
     "left, then failed": (HOLD, HOLD),
+    "a second response after bytes": (HOLD, HOLD),
+    "failed, and a second response": (HOLD, HOLD),
+    "left, and a second response": (HOLD, HOLD),
+    "stalled before the body": (HOLD, HOLD),
+    "stalled in the body": (HOLD, HOLD),
+    "stalled at the start": (HOLD, 0),
     "sending the first bytes failed": (HOLD, HOLD),
     "sending further bytes failed": (HOLD, HOLD),
 }
@@ -96,7 +108,12 @@ def app_that(ending, *, records):
         if then in {"leave", "leave and raise"}:
             scope["client"].gone.set()
             assert await receive() == {"type": "http.disconnect"}
-        if then in {"raise", "leave and raise"}:
+        if then == "stall and raise":
+            scope["client"].stalls = True
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await send(dict(CHUNK if messages else START))
+        if then in {"raise", "leave and raise", "stall and raise"}:
             raise AppError
         if then == "cancel":
             asyncio.current_task().cancel()
@@ -121,7 +138,7 @@ async def test_cost(wrap, request_to, tokens, spent, ending, recorded, size):
     await asyncio.wait([task])
 
     then = ENDINGS[ending][1]
-    failed = {"raise": AppError, "leave and raise": AppError, "broken pipe": OSError}.get(then)
+    failed = OSError if then == "broken pipe" else AppError if then and then.endswith("raise") else None
     assert task.cancelled() == (then == "cancel")
     assert then == "cancel" or (type(task.exception()) if failed else task.exception()) == failed
     flat, measured = COSTS[ending]
