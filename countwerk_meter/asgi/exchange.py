@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from countwerk_meter._metering import scope as surroundings
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 # How a send ends that its client does not take: it is gone, or so slow that the app waits for it no longer.
 _NOT_TAKEN: Final = (OSError, asyncio.CancelledError)
+# Seconds that an end is kept open while somebody still waits for the client to go.
+_PATIENCE: Final = 0.2
 _BLANK_LINES: Final = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 
@@ -53,6 +56,8 @@ class Exchange:
         "_ahead",
         "_around",
         "_held",
+        "_late",
+        "_method",
         "_open_end",
         "_receive",
         "_send",
@@ -70,16 +75,18 @@ class Exchange:
         "yielded",
     )
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, receive: Receive, send: Send, method: str = "GET") -> None:
+        self._method = method
         self._receive = receive
         self._send = send
         # A server starts the next request of a connection in the context that its `send` or `receive` was called in:
         # so it is called in the one that it called us in.
         self._around = surroundings.surroundings()
-        self._ahead: list[Message] = []
+        self._ahead: deque[Message] = deque()
         self._held: list[Message] = []
         self._tail: bytes | memoryview = b""
         self._open_end = False
+        self._late: asyncio.TimerHandle | asyncio.Task[None] | None = None
         self._waiting = 0
         self.status: int | None = None
         self.started = False
@@ -98,7 +105,7 @@ class Exchange:
         if self._open_end:
             # Whoever asks after the end of the response waits for its client to go, who would wait for that end.
             await self.conclude(known=False)
-        return self._ahead.pop(0) if self._ahead else await self._next()
+        return self._ahead.popleft() if self._ahead else await self._next()
 
     async def read_ahead(self, limit: int) -> bytes | None:
         """
@@ -166,6 +173,9 @@ class Exchange:
             await self._hand_over(message)
         else:
             await self._hand_over(self._noted(message))
+            if self._open_end and self._waiting:
+                # Frameworks let go now of who waits for the client; for one that does not, the end is not kept open.
+                self._late = asyncio.get_running_loop().call_later(_PATIENCE, self._conclude_late)
 
     async def _is_answered(self, message: Message, instead: Callable[[], Awaitable[Problem | None]]) -> bool:
         """Answer in the place of an app that made a 500 of a refused call; whatever it sends after is dropped."""
@@ -198,11 +208,17 @@ class Exchange:
             return {**message, "more_body": True} if self.event_stream else message
         return message
 
+    def _conclude_late(self) -> None:
+        if self._open_end and self._waiting:
+            self._late = asyncio.get_running_loop().create_task(self.conclude(known=False))
+
     async def conclude(self, *, known: bool = True) -> None:
         """End a response whose end was kept open; `known`: and say what was charged."""
         if not self._open_end or self.receipt is None:
             return
         self._open_end = False
+        if isinstance(self._late, asyncio.TimerHandle):
+            self._late.cancel()
         with contextlib.suppress(OSError):
             if self.event_stream:
                 event = self.receipt.event() if known else b""
@@ -257,7 +273,9 @@ class Exchange:
         if kind == "http.response.start":
             self.status = message["status"]
             self.started = True
-            self.event_stream = _is_event_stream(message.get("headers", ()))
+            # Nothing is added to a response that has no body.
+            bodiless = self._method == "HEAD" or self.status in {204, 304}
+            self.event_stream = not bodiless and _is_event_stream(message.get("headers", ()))
         elif kind in {"http.response.body", "http.response.zerocopysend", "http.response.pathsend"}:
             self._tail = message.get("body") or self._tail
             self.yielded = bool(self._tail) or kind != "http.response.body"

@@ -128,7 +128,7 @@ class CreditsMiddleware:
             await self.app(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(receive, send)
+        exchange = Exchange(receive, send, scope["method"])
         frame = Frame(self._settings, scope, exchange)
 
         async def instead() -> Problem | None:

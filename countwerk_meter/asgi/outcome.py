@@ -5,7 +5,7 @@ The first line that fits applies. "Recorded": something was recorded or set.
 
 | how it ended | flat `price` | `amount`, `estimate` |
 |---|---|---|
-| status 400 or more, nothing recorded | nothing | nothing |
+| status 400 or more, or 301, 307 or 308, nothing recorded | nothing | nothing |
 | something recorded, however it ended | the price | what was recorded |
 | the end of the response was handed over, whatever became of the app after that | the price | the hold |
 | broken off or failed after bytes of the body were handed to the server | the price | the hold (money rule 13) |
@@ -23,11 +23,15 @@ The hold is charged only where no nested call drew on it; a nested call's charge
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from countwerk_meter.asgi.exchange import Exchange
     from countwerk_meter.meter import Reservation
+
+
+# A router's redirect, to the path with or without its last slash: the request itself is carried out there.
+_SENT_ON: Final = frozenset({301, 307, 308})
 
 
 class BrokenOffError(Exception):
@@ -36,8 +40,9 @@ class BrokenOffError(Exception):
 
 def outcome(reservation: Reservation, exchange: Exchange, error: BaseException | None) -> BaseException | None:
     """Tell the reservation what the consumer got, and return the error to end it with, or None."""
-    if exchange.status is not None and exchange.status >= 400 and not reservation.recorded:
-        reservation.cancel(f"the response's status was {exchange.status}")
+    status = exchange.status
+    if status is not None and (status >= 400 or status in _SENT_ON) and not reservation.recorded:
+        reservation.cancel(f"the response's status was {status}")
         return error
     if exchange.complete:
         # Delivered: what fails from here on, a background task perhaps, makes it no cheaper.

@@ -182,6 +182,10 @@ async def test_a_500_that_nobody_takes(anywhere, request_to, held):
         ([b"data: 0\n\n", b"data: 1\n"], b"\n\n"),
         ([b"data: 0\n\n", b"data: 1\n", b""], b"\n\n"),
         ([memoryview(b"data: 1\n\n")], b""),
+        ([b"data: 1"], b"\n\n"),
+        ([b"data: 0\n\n", b"data: {", b'"a'], b"\n\n"),
+        ([b"data: 0\n\n", b"da", b""], b"\n\n"),
+        ([b"data: 1\r"], b"\n\n"),
     ],
 )
 async def test_an_event_stream_ends_with_an_event(anywhere, request_to, before, gap):
@@ -208,9 +212,21 @@ async def test_an_event_stream_that_was_charged_before(anywhere, request_to):
         [STREAM, END],
         [STREAM | {"headers": [*STREAM["headers"], (b"content-encoding", b"gzip")]}],
         [STREAM | {"headers": [*STREAM["headers"], (b"content-length", b"10")]}],
+        [STREAM | {"status": 204}],
+        [STREAM | {"status": 304}],
         [{"type": "http.response.start", "status": 200}],
     ],
-    ids=["begun", "in the body", "ended", "stream ended", "compressed stream", "stream of known length", "no headers"],
+    ids=[
+        "begun",
+        "in the body",
+        "ended",
+        "stream ended",
+        "compressed stream",
+        "stream of known length",
+        "no content",
+        "not modified",
+        "no headers",
+    ],
 )
 async def test_too_late_for_an_answer(anywhere, request_to, messages):
     """Once another response has begun the error is raised on, and nothing is added."""
