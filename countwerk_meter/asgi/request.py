@@ -42,6 +42,16 @@ class RequestRefusedError(Exception):
         self.code = code
 
 
+def too_long(limit: int) -> RequestRefusedError:
+    """Refuse a body that is longer than is read ahead."""
+    return RequestRefusedError(f"The body is longer than {limit} bytes.", status=413, code="BODY_TOO_LONG")
+
+
+def no_json() -> RequestRefusedError:
+    """Refuse a body that is no JSON."""
+    return RequestRefusedError("The body is no JSON.", status=400, code="MALFORMED_JSON")
+
+
 class ClientLeftError(Exception):
     """The client left while its body was read: nobody waits for an answer, and nothing is held."""
 
@@ -99,10 +109,10 @@ class Request(MutableMapping[str, Any]):
         if self._body is None:
             announced = self.header("content-length")
             if announced is not None and announced.isdecimal() and int(announced[:20]) > self.max_body:
-                raise self._too_long()
+                raise too_long(self.max_body)
             read = await self._exchange.read_ahead(self.max_body)
             if read is None:
-                raise self._too_long()
+                raise too_long(self.max_body)
             self._body = read
         return self._body
 
@@ -119,9 +129,5 @@ class Request(MutableMapping[str, Any]):
             try:
                 self._parsed = (json.loads(body),)
             except (ValueError, RecursionError):
-                raise RequestRefusedError("The body is no JSON.", status=400, code="MALFORMED_JSON") from None
+                raise no_json() from None
         return self._parsed[0]
-
-    def _too_long(self) -> RequestRefusedError:
-        text = f"The body is longer than {self.max_body} bytes."
-        return RequestRefusedError(text, status=413, code="BODY_TOO_LONG")

@@ -273,6 +273,28 @@ def test_sizes_from_the_request(app, serve, spent):
     assert spent() == 14
 
 
+@pytest.mark.parametrize(
+    ("content", "status", "code"),
+    [(b"{", 400, "MALFORMED_JSON"), (b"\xff", 400, "MALFORMED_JSON"), (b"1" * 2_000_000, 413, "BODY_TOO_LONG")],
+    ids=["no JSON", "no text", "too long"],
+)
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_size_from_a_body_that_is_none(app, serve, spent, content, status, code, chunked):
+    """It is the client's fault, and no more than a route's `max_body` is read for it."""
+
+    async def cost(request: Request):
+        return len(await request.json())
+
+    @app.post("/chat")
+    def chat(reservation: Annotated[Reservation, Credits("app.chat.reply", price=cost)]):
+        raise AssertionError("not reached")
+
+    answer = serve(app).post("/chat", content=iter([content]) if chunked else content)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    serve.stop()
+    assert spent() == 0
+
+
 def test_the_account_may_be_a_dependency(app, serve, spent):
     """A user that a dependency of the app authenticates; nobody's request is refused and holds nothing."""
 
