@@ -254,3 +254,13 @@ def test_head_is_a_get(wrap, serve, spent, name):
     assert client.head("/chat").status_code == 200
     serve.stop()
     assert spent() == 1
+
+
+@pytest.mark.parametrize(("name", "asked"), [("starlette", "/chat/"), ("starlette, slashes", "/chat")])
+def test_a_redirect_to_the_other_spelling_costs_nothing(wrap, serve, spent, name, asked):
+    """A client that follows its router's redirect is charged once, where the endpoint runs."""
+    client = serve(wrap(APPS[name][0](), *ROUTES))
+    answer = client.get(asked, follow_redirects=True)
+    assert ([one.status_code for one in answer.history], answer.text) == ([307], "app.chat app.chat")
+    serve.stop()
+    assert spent() == 1
