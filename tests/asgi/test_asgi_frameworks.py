@@ -1,5 +1,5 @@
 """
-Starlette, FastAPI, Litestar and Django's ASGI handler, through uvicorn and through hypercorn, over real sockets.
+Starlette, FastAPI, Litestar, Quart and Django's ASGI handler, through uvicorn, hypercorn and granian, over real sockets.
 
 Every framework ends its responses in its own way; what a request costs is the same in all of them.
 """
@@ -10,6 +10,7 @@ import logging
 import socket
 import threading
 
+import granian.server.embed
 import httpx
 import hypercorn.asyncio
 import litestar
@@ -19,6 +20,7 @@ import quart
 from django.http import HttpResponse, StreamingHttpResponse
 from django.urls import path
 from fastapi import FastAPI
+from granian.constants import Interfaces
 from hypercorn.config import Config
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, StreamingResponse
@@ -238,8 +240,45 @@ def serve_with_hypercorn():
     stop()
 
 
-@pytest.fixture(params=[*FRAMEWORKS, "django", "fastapi on hypercorn", "django on hypercorn"])
-def client(request, wrap, work, serve, serve_with_hypercorn, django_app):
+@pytest.fixture
+def serve_with_granian():
+    """Serve an app with granian, whose server is no Python, for the length of a test."""
+    stopping, threads, clients = threading.Event(), [], []
+
+    def start(app):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        options = {"interface": Interfaces.ASGINL, "log_enabled": False, "port": port}
+
+        async def run():
+            server = granian.server.embed.Server(app, **options)
+            serving = asyncio.ensure_future(server.serve())
+            await asyncio.to_thread(stopping.wait)
+            server.stop()
+            await serving
+
+        threads.append(threading.Thread(target=asyncio.run, args=(run(),)))
+        threads[-1].start()
+        transport = httpx.HTTPTransport(retries=8)
+        options = {"headers": {"x-account": ACCOUNT}, "trust_env": False, "timeout": 20, "transport": transport}
+        clients.append(httpx.Client(base_url=f"http://127.0.0.1:{port}", **options))
+        return clients[-1]
+
+    def stop():
+        for client in clients:
+            client.close()
+        stopping.set()
+        for thread in threads:
+            thread.join(20)
+            assert not thread.is_alive()
+
+    start.stop = stop
+    yield start
+    stop()
+
+
+@pytest.fixture(params=[*FRAMEWORKS, "django", "fastapi on hypercorn", "django on hypercorn", "fastapi on granian"])
+def client(request, wrap, work, serve, serve_with_hypercorn, serve_with_granian, django_app):
     """Make a client of one framework's app, with its routes metered; `client.stop()` waits for every request's end."""
     framework, _, server = request.param.partition(" on ")
 
@@ -247,7 +286,7 @@ def client(request, wrap, work, serve, serve_with_hypercorn, django_app):
         return django_app(*(path(one.__name__, one) for one in functions(work, HttpResponse, StreamingHttpResponse)))
 
     def make(route):
-        start = serve_with_hypercorn if server else serve
+        start = {"hypercorn": serve_with_hypercorn, "granian": serve_with_granian}.get(server, serve)
         metered = wrap(FRAMEWORKS.get(framework, with_django)(work), route)
 
         async def app(scope, receive, send):
