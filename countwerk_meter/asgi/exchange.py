@@ -248,15 +248,18 @@ class Exchange:
         return True
 
     async def _hand_over(self, message: Message) -> None:
-        inside = surroundings.surroundings()
-        surroundings.put_back(self._around)
+        # No request begins at the head of another's response, either.
+        inside = None if message["type"] == "http.response.start" else surroundings.surroundings()
+        if inside is not None:
+            surroundings.put_back(self._around)
         try:
             await self._send(message)
         except _NOT_TAKEN:
             self.left = True
             raise
         finally:
-            surroundings.put_back(inside)
+            if inside is not None:
+                surroundings.put_back(inside)
 
     def _holds_back(self, message: Message) -> bool:
         if message["type"] == "http.response.start":

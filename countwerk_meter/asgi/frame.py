@@ -7,7 +7,6 @@ say, is given the same reservation, so that one request is charged once.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from dataclasses import dataclass
@@ -24,8 +23,6 @@ from countwerk_meter.asgi.trust import step_of
 from countwerk_meter.errors import LedgerUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from countwerk_meter.asgi.exchange import Exchange
     from countwerk_meter.asgi.protocol import ASGIApp, Asked, Scope
     from countwerk_meter.asgi.tariff import Tariff
@@ -118,8 +115,7 @@ class Frame:
         exchange = self.exchange
         error: BaseException | None = None
         try:
-            with self._around():
-                await app(self.scope, exchange.receive, exchange.send)
+            await self._surrounded(app)
             await exchange.release()
         except BaseException as raised:
             error = raised
@@ -133,15 +129,14 @@ class Frame:
                 if error is None or isinstance(error, Exception):
                     await exchange.conclude()
 
-    @contextlib.contextmanager
-    def _around(self) -> Generator[None]:
+    async def _surrounded(self, app: ASGIApp) -> None:
         before, outer = surroundings.surroundings(), self.scope.get(_FRAME)
         self.scope[_FRAME] = self
         surroundings._refusal.set(self.refusals)
         if self.reservation is not None:
             self.enter()
         try:
-            yield
+            await app(self.scope, self.exchange.receive, self.exchange.send)
         finally:
             surroundings.put_back(before)
             self.scope.pop(_FRAME, None)

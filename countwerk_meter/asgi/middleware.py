@@ -86,7 +86,7 @@ class CreditsMiddleware:
             `Credits-Charged`, where client and server speak of trailers. The end of such a response waits for the
             app's background tasks and for the commit.
         close_meter: Close the meter once the app's lifespan has shut down, within the meter's own budget. False for
-            a meter that outlives the app. A server or a mount that runs no lifespan leaves it to the app.
+            a meter that outlives the app. Where no lifespan runs it is closed when the process ends.
 
     Raises:
         ConfigurationError: A route's fixed estimate, and a meter without prices.
