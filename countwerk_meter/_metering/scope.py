@@ -47,20 +47,21 @@ def in_model_call() -> bool:
     return _model_call.get()
 
 
-Surroundings: TypeAlias = "tuple[Reservation | None, str | None, bool]"
+Surroundings: TypeAlias = "tuple[Reservation | None, str | None, bool, list[CountwerkError] | None]"
 
 
 def surroundings() -> Surroundings:
     """Return all that surrounds a call here."""
-    return _reservation.get(), _account.get(), _model_call.get()
+    return _reservation.get(), _account.get(), _model_call.get(), _refusal.get()
 
 
 def put_back(around: Surroundings) -> None:
     """Make it what surrounds a call here."""
-    reservation, account_id, model_call_runs = around
+    reservation, account_id, model_call_runs, refused = around
     _reservation.set(reservation)
     _account.set(account_id)
     _model_call.set(model_call_runs)
+    _refusal.set(refused)
 
 
 @contextlib.contextmanager

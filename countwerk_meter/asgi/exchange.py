@@ -13,7 +13,9 @@ refused and none was let through after it, the 402 goes out instead.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from countwerk_meter._metering import scope as surroundings
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
     from countwerk_meter.asgi.protocol import Message, Receive, Send
     from countwerk_meter.asgi.receipt import Receipt
 
+# How a send ends that its client does not take: it is gone, or so slow that the app waits for it no longer.
+_NOT_TAKEN: Final = (OSError, asyncio.CancelledError)
+# Seconds that an end is kept open while somebody still waits for the client to go.
+_PATIENCE: Final = 0.2
 _BLANK_LINES: Final = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 
@@ -42,7 +48,7 @@ class Exchange:
         instead: Says how to answer in the app's place, where it answers 500 and a call inside was refused.
         answered: So it was.
         receipt: What the client is told of its charge, if anything.
-        left: The client was seen to leave; before the end of the response, unless it is complete.
+        left: The client was seen to leave, or to take nothing more; before the response ended, unless it is complete.
 
     """
 
@@ -50,12 +56,13 @@ class Exchange:
         "_ahead",
         "_around",
         "_held",
+        "_late",
+        "_method",
         "_open_end",
         "_receive",
         "_send",
         "_tail",
         "_waiting",
-        "account_id",
         "answered",
         "complete",
         "deadline",
@@ -68,18 +75,19 @@ class Exchange:
         "yielded",
     )
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, receive: Receive, send: Send, method: str = "GET") -> None:
+        self._method = method
         self._receive = receive
         self._send = send
         # A server starts the next request of a connection in the context that its `send` or `receive` was called in:
         # so it is called in the one that it called us in.
         self._around = surroundings.surroundings()
-        self._ahead: list[Message] = []
+        self._ahead: deque[Message] = deque()
         self._held: list[Message] = []
         self._tail: bytes | memoryview = b""
         self._open_end = False
+        self._late: asyncio.TimerHandle | asyncio.Task[None] | None = None
         self._waiting = 0
-        self.account_id: str | None = None
         self.status: int | None = None
         self.started = False
         self.yielded = False
@@ -97,7 +105,7 @@ class Exchange:
         if self._open_end:
             # Whoever asks after the end of the response waits for its client to go, who would wait for that end.
             await self.conclude(known=False)
-        return self._ahead.pop(0) if self._ahead else await self._next()
+        return self._ahead.popleft() if self._ahead else await self._next()
 
     async def read_ahead(self, limit: int) -> bytes | None:
         """
@@ -147,7 +155,7 @@ class Exchange:
             try:
                 # No request begins in the middle of another's response, so nothing need be put back around it.
                 await self._send(message)
-            except OSError:
+            except _NOT_TAKEN:
                 self.left = True
                 raise
         else:
@@ -160,12 +168,14 @@ class Exchange:
             self._held.append(message)
             return
         await self.release()
-        message = self._noted(message)
-        try:
+        if self.started and message["type"] == "http.response.start":
+            # A second response is the server's to refuse, and says nothing of the first.
             await self._hand_over(message)
-        except OSError:
-            self.left = True
-            raise
+        else:
+            await self._hand_over(self._noted(message))
+            if self._open_end and self._waiting:
+                # Frameworks let go now of who waits for the client; for one that does not, the end is not kept open.
+                self._late = asyncio.get_running_loop().call_later(_PATIENCE, self._conclude_late)
 
     async def _is_answered(self, message: Message, instead: Callable[[], Awaitable[Problem | None]]) -> bool:
         """Answer in the place of an app that made a 500 of a refused call; whatever it sends after is dropped."""
@@ -182,10 +192,8 @@ class Exchange:
         """Let go what is held back. That its client is gone already is no error of the app's."""
         while self._held:
             message = self._noted(self._held.pop(0))
-            try:
+            with contextlib.suppress(OSError):
                 await self._hand_over(message)
-            except OSError:
-                self.left = True
 
     def _noted(self, message: Message) -> Message:
         """Note a message, and return it with its part of the receipt: its head says one, its end stays open for one."""
@@ -200,11 +208,17 @@ class Exchange:
             return {**message, "more_body": True} if self.event_stream else message
         return message
 
+    def _conclude_late(self) -> None:
+        if self._open_end and self._waiting:
+            self._late = asyncio.get_running_loop().create_task(self.conclude(known=False))
+
     async def conclude(self, *, known: bool = True) -> None:
         """End a response whose end was kept open; `known`: and say what was charged."""
         if not self._open_end or self.receipt is None:
             return
         self._open_end = False
+        if isinstance(self._late, asyncio.TimerHandle):
+            self._late.cancel()
         with contextlib.suppress(OSError):
             if self.event_stream:
                 event = self.receipt.event() if known else b""
@@ -234,18 +248,23 @@ class Exchange:
         return True
 
     async def _hand_over(self, message: Message) -> None:
-        inside = surroundings.surroundings()
-        if inside == self._around:
-            await self._send(message)
-            return
-        surroundings.put_back(self._around)
+        # No request begins at the head of another's response, either.
+        inside = None if message["type"] == "http.response.start" else surroundings.surroundings()
+        if inside is not None:
+            surroundings.put_back(self._around)
         try:
             await self._send(message)
+        except _NOT_TAKEN:
+            self.left = True
+            raise
         finally:
-            surroundings.put_back(inside)
+            if inside is not None:
+                surroundings.put_back(inside)
 
     def _holds_back(self, message: Message) -> bool:
         if message["type"] == "http.response.start":
+            if self.started:
+                return False
             self.status = message["status"]
             return message["status"] >= 500
         # Nobody may be waiting for the client to go, who goes only when the response has ended.
@@ -257,7 +276,9 @@ class Exchange:
         if kind == "http.response.start":
             self.status = message["status"]
             self.started = True
-            self.event_stream = _is_event_stream(message.get("headers", ()))
+            # Nothing is added to a response that has no body.
+            bodiless = self._method == "HEAD" or self.status in {204, 304}
+            self.event_stream = not bodiless and _is_event_stream(message.get("headers", ()))
         elif kind in {"http.response.body", "http.response.zerocopysend", "http.response.pathsend"}:
             self._tail = message.get("body") or self._tail
             self.yielded = bool(self._tail) or kind != "http.response.body"

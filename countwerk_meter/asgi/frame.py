@@ -7,15 +7,14 @@ say, is given the same reservation, so that one request is charged once.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
-from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from countwerk_meter._metering import scope as surroundings
 from countwerk_meter.asgi.outcome import outcome
+from countwerk_meter.asgi.owner import Owner
 from countwerk_meter.asgi.problems import NotLetThroughError, problem_of, refused, unavailable
 from countwerk_meter.asgi.protocol import given
 from countwerk_meter.asgi.receipt import Receipt
@@ -24,8 +23,6 @@ from countwerk_meter.asgi.trust import step_of
 from countwerk_meter.errors import LedgerUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from countwerk_meter.asgi.exchange import Exchange
     from countwerk_meter.asgi.protocol import ASGIApp, Asked, Scope
     from countwerk_meter.asgi.tariff import Tariff
@@ -34,12 +31,13 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("countwerk_meter.asgi")
 
-_frame: ContextVar[Frame | None] = ContextVar("countwerk_asgi_frame", default=None)
+# In the scope, and not in a context variable: a server may start a connection's next request in this one's context.
+_FRAME: Final = "countwerk_meter.frame"
 
 
-def current_frame() -> Frame | None:
-    """Return the frame of the request that is being served here, or None: no `CreditsMiddleware` is around."""
-    return _frame.get()
+def frame_of(scope: Scope) -> Frame | None:
+    """Return the frame of the request that is being served, or None: no `CreditsMiddleware` is around."""
+    return scope.get(_FRAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +53,13 @@ class Settings:
 class Frame:
     """One request."""
 
-    __slots__ = ("_settings", "exchange", "refusals", "reservation", "scope")
+    __slots__ = ("_settings", "exchange", "owner", "refusals", "reservation", "scope")
 
     def __init__(self, settings: Settings, scope: Scope, exchange: Exchange) -> None:
         self._settings = settings
         self.scope = scope
         self.exchange = exchange
+        self.owner = Owner(settings.account_id, scope)
         self.reservation: Reservation | None = None
         self.refusals: list[CountwerkError] = []
 
@@ -68,10 +67,6 @@ class Frame:
     def meter(self) -> Meter:
         """The middleware's own."""
         return self._settings.meter
-
-    async def account_id(self) -> str | None:
-        """Ask the middleware's `account_id` whose request this is."""
-        return await given(self._settings.account_id, self.scope)
 
     async def begin(self, tariff: Tariff, account_id: str, request: Any) -> Reservation:
         """
@@ -90,7 +85,7 @@ class Frame:
         """
         if self.reservation is not None:
             return self.reservation
-        self.exchange.account_id = account_id
+        self.owner.is_now(account_id)
         trusted = self._settings.trusted_callers if tariff.trusted_callers is None else tariff.trusted_callers
         step = step_of(self.scope, account_id) if await given(trusted, self.scope) else None
         try:
@@ -112,19 +107,19 @@ class Frame:
     def enter(self) -> None:
         """Make the request's reservation and account the current ones, from here to the end of the request."""
         assert self.reservation is not None
-        surroundings.put_back((self.reservation, self.reservation.account_id, surroundings.in_model_call()))
+        surroundings._reservation.set(self.reservation)
+        surroundings._account.set(self.reservation.account_id)
 
     async def run(self, app: ASGIApp) -> None:
         """Run the app, and end the reservation that the request has by then."""
         exchange = self.exchange
         error: BaseException | None = None
         try:
-            with self._around():
-                await app(self.scope, exchange.receive, exchange.send)
+            await self._surrounded(app)
             await exchange.release()
         except BaseException as raised:
             error = raised
-            if isinstance(raised, Exception) and problem_of(raised, exchange.account_id) is None:
+            if isinstance(raised, Exception) and problem_of(raised) is None:
                 # The client's answer does not wait for the journal.
                 await exchange.release()
             raise
@@ -134,15 +129,16 @@ class Frame:
                 if error is None or isinstance(error, Exception):
                     await exchange.conclude()
 
-    @contextlib.contextmanager
-    def _around(self) -> Generator[None]:
-        before, token = surroundings.surroundings(), _frame.set(self)
-        watching = surroundings._refusal.set(self.refusals)
+    async def _surrounded(self, app: ASGIApp) -> None:
+        before, outer = surroundings.surroundings(), self.scope.get(_FRAME)
+        self.scope[_FRAME] = self
+        surroundings._refusal.set(self.refusals)
         if self.reservation is not None:
             self.enter()
         try:
-            yield
+            await app(self.scope, self.exchange.receive, self.exchange.send)
         finally:
             surroundings.put_back(before)
-            surroundings._refusal.reset(watching)
-            _frame.reset(token)
+            self.scope.pop(_FRAME, None)
+            if outer is not None:
+                self.scope[_FRAME] = outer

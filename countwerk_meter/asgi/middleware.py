@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import time
 from typing import TYPE_CHECKING, Final
@@ -17,9 +18,10 @@ from countwerk_meter._metering import scope as surroundings
 from countwerk_meter.asgi import websocket
 from countwerk_meter.asgi.exchange import Exchange
 from countwerk_meter.asgi.frame import Frame, Settings
+from countwerk_meter.asgi.owner import Owner
 from countwerk_meter.asgi.page import page, wants_page
-from countwerk_meter.asgi.problems import problem_of
-from countwerk_meter.asgi.protocol import given
+from countwerk_meter.asgi.paths import paths_of, roots_of
+from countwerk_meter.asgi.problems import answer_to
 from countwerk_meter.asgi.request import ClientLeftError, Request
 from countwerk_meter.asgi.routes import Route, find
 from countwerk_meter.errors import CountwerkError
@@ -50,9 +52,10 @@ class CreditsMiddleware:
     What clients see:
         402: `InsufficientCreditsError`, from the gate or from anywhere below, unlisted routes included, as
             `application/problem+json` (`to_payload()`), or as a small page for `Accept: text/html`, while no response
-            has begun. For the page the balance is asked for, within the gate's budget and for a second at most. After
-            that a `text/event-stream` ends with `event: payment_required`; any other response is broken off, as for
-            every exception.
+            has begun. Its ways to buy are shown where `account_id` names that very account, and to nobody else. For the
+            page the balance is asked for, within the gate's budget and for a second at most. After that a
+            `text/event-stream` ends with `event: payment_required`; any other response is broken off, as for every
+            exception.
         409: `ChargeAlreadySettledError`, `ChargeInProgressError`, in the same way (`event: charge_conflict`).
         400, 413, 422: A size's callable could not read the body, or raised `RequestRefusedError`: nothing is held, and
             the app was not called.
@@ -83,7 +86,7 @@ class CreditsMiddleware:
             `Credits-Charged`, where client and server speak of trailers. The end of such a response waits for the
             app's background tasks and for the commit.
         close_meter: Close the meter once the app's lifespan has shut down, within the meter's own budget. False for
-            a meter that outlives the app. A server or a mount that runs no lifespan leaves it to the app.
+            a meter that outlives the app. Where no lifespan runs it is closed when the process ends.
 
     Raises:
         ConfigurationError: A route's fixed estimate, and a meter without prices.
@@ -108,6 +111,11 @@ class CreditsMiddleware:
             route.check(meter)
         self._close_meter = close_meter
 
+    @functools.cached_property
+    def _roots(self) -> tuple[str, ...]:
+        # Asked for with the first request: apps are built, and Django is set up, after they were wrapped.
+        return roots_of(self.app)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] == "http":
@@ -120,13 +128,11 @@ class CreditsMiddleware:
             await self.app(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(receive, send)
+        exchange = Exchange(receive, send, scope["method"])
         frame = Frame(self._settings, scope, exchange)
 
         async def instead() -> Problem | None:
-            error = frame.refusals[-1] if frame.refusals else None
-            problem = problem_of(error, exchange.account_id)
-            return None if problem is None else await self._for_client(problem, scope, exchange)
+            return await self._answer(frame, frame.refusals[-1]) if frame.refusals else None
 
         exchange.instead = instead
         try:
@@ -135,11 +141,11 @@ class CreditsMiddleware:
             # While its body was read to price it: nobody waits for an answer.
             return
         except Exception as error:
-            problem = problem_of(error, exchange.account_id)
+            problem = await self._answer(frame, error)
             if problem is None:
                 await exchange.release()
                 raise
-            if not exchange.answered and not await exchange.answer(await self._for_client(problem, scope, exchange)):
+            if not exchange.answered and not await exchange.answer(problem):
                 raise
         else:
             await exchange.release()
@@ -148,9 +154,14 @@ class CreditsMiddleware:
             exchange.instead = None
             frame.refusals.clear()
 
-    async def _for_client(self, problem: Problem, scope: Scope, exchange: Exchange) -> Problem:
-        """Make a page of a 402 for whoever asks for one. What is left is asked for briefly, and may be left out."""
-        if exchange.started or problem.status != 402 or not wants_page(scope):
+    async def _answer(self, frame: Frame, error: BaseException) -> Problem | None:
+        """
+        Return what the client is told of an error, or None: it is not ours to answer.
+
+        A 402 is made a page for whoever asks for one. What is left is asked for briefly, and may be left out.
+        """
+        problem, exchange = await answer_to(error, frame.owner), frame.exchange
+        if problem is None or problem.status != 402 or exchange.started or not wants_page(frame.scope):
             return problem
         seconds, account_id, left = _ASK_SECONDS, problem.payload["data"]["account_id"], None
         if exchange.deadline is not None:
@@ -162,26 +173,27 @@ class CreditsMiddleware:
 
     async def _request(self, frame: Frame) -> None:
         scope, exchange = frame.scope, frame.exchange
-        route = find(self._routes, scope, scope["method"].upper())
+        paths = paths_of(scope, self._roots)
+        route = find(self._routes, paths, scope["method"].upper())
         if route is None:
             await frame.run(self.app)
             return
-        account_id = await frame.account_id()
+        account_id = await frame.owner.account_id()
         if account_id is None:
             with _nobody():
                 await frame.run(self.app)
             return
-        await frame.begin(route, account_id, Request(scope, exchange, route.parameters, route.max_body))
+        await frame.begin(route, account_id, Request(scope, exchange, route.parameters(paths), route.max_body))
         await frame.run(self.app)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         surround: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-        account_id: str | None = None
-        if find(self._routes, scope, None) is not None:
-            account_id = await given(self._settings.account_id, scope)
+        owner = Owner(self._settings.account_id, scope)
+        if find(self._routes, paths_of(scope, self._roots), None) is not None:
+            account_id = await owner.account_id()
             surround = _nobody() if account_id is None else surroundings.account(account_id)
         with surround:
-            await websocket.serve(self.app, scope, receive, send, account_id)
+            await websocket.serve(self.app, scope, receive, send, owner)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def closing(message: Message) -> None:

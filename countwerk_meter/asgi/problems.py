@@ -22,6 +22,7 @@ from countwerk_meter.errors import (
 )
 
 if TYPE_CHECKING:
+    from countwerk_meter.asgi.owner import Owner
     from countwerk_meter.asgi.protocol import Message
     from countwerk_meter.asgi.request import RequestRefusedError
 
@@ -74,7 +75,7 @@ def problem_of(error: BaseException | None, account_id: str | None = None) -> Pr
     """
     Return what to answer for an error from anywhere below, or None: it is not ours to answer.
 
-    On a listed route a client is told of its own account alone: nothing of another one, such as the app's.
+    A client is told of its own account alone, which is `account_id`: nothing of another one, such as the app's.
     """
     while isinstance(error, BaseExceptionGroup):
         # A task group wraps what its only failed task raised.
@@ -84,7 +85,7 @@ def problem_of(error: BaseException | None, account_id: str | None = None) -> Pr
         return error.problem
     if isinstance(error, InsufficientCreditsError):
         payload = error.to_payload()
-        if account_id is not None and account_id != error.account_id:
+        if account_id is None or account_id != error.account_id:
             payload |= {"held": 0, "held_until": None, "purchase_error": "OTHER_ACCOUNT"}
             payload["data"] = dict.fromkeys(payload["data"]) | {"options": []}
         return Problem(402, "INSUFFICIENT_CREDITS", payload)
@@ -93,6 +94,14 @@ def problem_of(error: BaseException | None, account_id: str | None = None) -> Pr
     if isinstance(error, ChargeInProgressError):
         return _conflict(error, "CHARGE_IN_PROGRESS", "In progress", "This very request is being carried out.")
     return None
+
+
+async def answer_to(error: BaseException, owner: Owner) -> Problem | None:
+    """Return what to tell a request's client of an error; whose it is, is asked only where that matters."""
+    problem = problem_of(error)
+    if problem is None or problem.status != 402:
+        return problem
+    return problem_of(error, await owner.to_be_told())
 
 
 def unavailable(error: LedgerUnavailableError) -> Problem:

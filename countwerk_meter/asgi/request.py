@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 from countwerk_meter.asgi.protocol import header
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from countwerk_meter.asgi.exchange import Exchange
     from countwerk_meter.asgi.protocol import Scope
 
@@ -44,6 +42,16 @@ class RequestRefusedError(Exception):
         self.code = code
 
 
+def too_long(limit: int) -> RequestRefusedError:
+    """Refuse a body that is longer than is read ahead."""
+    return RequestRefusedError(f"The body is longer than {limit} bytes.", status=413, code="BODY_TOO_LONG")
+
+
+def no_json() -> RequestRefusedError:
+    """Refuse a body that is no JSON."""
+    return RequestRefusedError("The body is no JSON.", status=400, code="MALFORMED_JSON")
+
+
 class ClientLeftError(Exception):
     """The client left while its body was read: nobody waits for an answer, and nothing is held."""
 
@@ -53,18 +61,17 @@ class Request(MutableMapping[str, Any]):
     What a size's callable gets: the ASGI scope itself, and what else the request says.
 
     Attributes:
+        path_params: What stands in the path for each `{parameter}` of the route's template, as text.
         max_body: Bytes that `body` and `json` read at most.
 
     """
 
-    __slots__ = ("_body", "_exchange", "_parameters", "_parsed", "_scope", "max_body")
+    __slots__ = ("_body", "_exchange", "_parsed", "_scope", "max_body", "path_params")
 
-    def __init__(
-        self, scope: Scope, exchange: Exchange, parameters: Callable[[Scope], dict[str, str]], max_body: int = MAX_BODY
-    ) -> None:
+    def __init__(self, scope: Scope, exchange: Exchange, path_params: dict[str, str], max_body: int = MAX_BODY) -> None:
         self._scope = scope
         self._exchange = exchange
-        self._parameters = parameters
+        self.path_params = path_params
         self._body: bytes | None = None
         self._parsed: tuple[Any] | None = None
         self.max_body = max_body
@@ -87,11 +94,6 @@ class Request(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         return f"<Request {self._scope.get('method')} {self._scope.get('path')}>"
 
-    @property
-    def path_params(self) -> dict[str, str]:
-        """What stands in the path for each `{parameter}` of the route's template, as text."""
-        return self._parameters(self._scope)
-
     def header(self, name: str) -> str | None:
         """Return a header that was sent exactly once, or None."""
         return header(self._scope, name.lower().encode("latin-1", "replace"))
@@ -107,10 +109,10 @@ class Request(MutableMapping[str, Any]):
         if self._body is None:
             announced = self.header("content-length")
             if announced is not None and announced.isdecimal() and int(announced[:20]) > self.max_body:
-                raise self._too_long()
+                raise too_long(self.max_body)
             read = await self._exchange.read_ahead(self.max_body)
             if read is None:
-                raise self._too_long()
+                raise too_long(self.max_body)
             self._body = read
         return self._body
 
@@ -127,9 +129,5 @@ class Request(MutableMapping[str, Any]):
             try:
                 self._parsed = (json.loads(body),)
             except (ValueError, RecursionError):
-                raise RequestRefusedError("The body is no JSON.", status=400, code="MALFORMED_JSON") from None
+                raise no_json() from None
         return self._parsed[0]
-
-    def _too_long(self) -> RequestRefusedError:
-        text = f"The body is longer than {self.max_body} bytes."
-        return RequestRefusedError(text, status=413, code="BODY_TOO_LONG")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from countwerk_meter.asgi.problems import problem_of
+from countwerk_meter.asgi.problems import answer_to
 
 if TYPE_CHECKING:
+    from countwerk_meter.asgi.owner import Owner
     from countwerk_meter.asgi.protocol import ASGIApp, Message, Receive, Scope, Send
 
 # Policy violation. Before the handshake is done a server makes it a 403.
@@ -14,7 +15,7 @@ _CLOSED: Final = 1008
 _DENIAL: Final = "websocket.http.response"
 
 
-async def serve(app: ASGIApp, scope: Scope, receive: Receive, send: Send, account_id: str | None = None) -> None:
+async def serve(app: ASGIApp, scope: Scope, receive: Receive, send: Send, owner: Owner) -> None:
     """Run the app. A charge that is refused below denies the handshake, or later closes the connection."""
     accepted = ended = False
 
@@ -27,8 +28,8 @@ async def serve(app: ASGIApp, scope: Scope, receive: Receive, send: Send, accoun
     try:
         await app(scope, receive, watched)
     except Exception as error:
-        problem = problem_of(error, account_id)
-        if problem is None or ended:
+        problem = None if ended else await answer_to(error, owner)
+        if problem is None:
             raise
         if not accepted and _DENIAL in (scope.get("extensions") or {}):
             for message in problem.messages(_DENIAL):

@@ -4,11 +4,14 @@ import asyncio
 import json
 import socket
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import httpx
 import pytest
 import uvicorn
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+from django.test import override_settings
 
 from countwerk_meter import Meter, Usage
 from countwerk_meter.asgi import CreditsMiddleware
@@ -110,6 +113,7 @@ class Client:
         self.gone = asyncio.Event()
         self.complete = asyncio.Event()
         self.asked = False
+        self.stalls = False
         self._fails_from = fails_from
 
     async def receive(self):
@@ -127,6 +131,8 @@ class Client:
     async def send(self, message):
         if self._fails_from is not None and len(self.sent) >= self._fails_from:
             raise OSError("the client has gone")
+        if self.stalls:
+            await self.gone.wait()
         self.sent.append(message)
         if message["type"] == "http.response.body" and not message.get("more_body"):
             self.complete.set()
@@ -150,6 +156,20 @@ class Client:
     @property
     def json(self):
         return json.loads(self.body)
+
+
+@pytest.fixture
+def django_app():
+    """Make Django's ASGI app of URL patterns, with settings that hold until the test ends."""
+    with ExitStack() as stack:
+
+        def make(*patterns, **options):
+            if not settings.configured:
+                settings.configure(ALLOWED_HOSTS=["*"], LOGGING_CONFIG=None, SECRET_KEY="x", MIDDLEWARE=[])
+            stack.enter_context(override_settings(ROOT_URLCONF=patterns, **options))
+            return get_asgi_application()
+
+        yield make
 
 
 @contextmanager

@@ -1,5 +1,9 @@
 """The lifespan: it passes, and its end closes the meter."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from countwerk_meter.asgi import Route
@@ -94,3 +98,36 @@ def test_uvicorn_closes_the_meter(meter, wrap, serve, control):
     assert meter._engine.closed
     assert control.books("acct_1")["spent"] == 4
     assert control.books("acct_1")["reserved"] == 0
+
+
+def test_a_process_that_runs_no_lifespan(countwerk_sandbox, control, tmp_path):
+    """The meter is closed when the process ends: a charge that is on its way is waited for."""
+    control.faults([{"path": "/api/credits/confirm-reservation", "kind": "delay", "seconds": 1, "times": 1}])
+    environment = os.environ | {
+        "COUNTWERK_BASE_URL": countwerk_sandbox.url,
+        "COUNTWERK_API_KEY": countwerk_sandbox.api_key,
+        "COUNTWERK_AI_PRODUCT_ID": "prod_1",
+        "COUNTWERK_JOURNAL": f"sqlite:///{tmp_path}/journal.db",
+    }
+    done = subprocess.run([sys.executable, "-c", WITHOUT_LIFESPAN], env=environment, timeout=60, check=False)
+    assert done.returncode == 0
+    books = control.books("acct_1")
+    assert (books["spent"], books["reserved"]) == (4, 0)
+
+
+WITHOUT_LIFESPAN = """
+import asyncio
+from countwerk_meter import Meter
+from countwerk_meter.asgi import CreditsMiddleware, Route
+
+async def app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+async def send(message):
+    pass
+
+routes = [Route("GET", "/", "app.chat", price=4)]
+metered = CreditsMiddleware(app, meter=Meter.from_env(), account_id=lambda scope: "acct_1", routes=routes)
+asyncio.run(metered({"type": "http", "method": "GET", "path": "/", "headers": []}, None, send))
+"""

@@ -30,6 +30,8 @@ ENDINGS = {
     "normal": ([START, CHUNK, END], None),
     "no body": ([START, END], None),
     "redirect": ([start(303), END], None),
+    "slash redirect": ([start(307), END], None),
+    "permanent redirect": ([start(308), CHUNK, END], None),
     "404": ([start(404), END], None),
     "422 that streams": ([start(422), CHUNK, END], None),
     "500": ([start(500), CHUNK, END], None),
@@ -50,6 +52,12 @@ ENDINGS = {
     "cancelled in the body": ([START, CHUNK], "cancel"),
     "cancelled after the end": ([START, CHUNK, END], "cancel"),
     "left, then failed": ([START, CHUNK], "leave and raise"),
+    "a second response after bytes": ([START, CHUNK, start(500), END], None),
+    "failed, and a second response": ([START, CHUNK, start(500), END], "raise"),
+    "left, and a second response": ([START, CHUNK, start(500)], "leave"),
+    "stalled before the body": ([START], "stall and raise"),
+    "stalled in the body": ([START, CHUNK], "stall and raise"),
+    "stalled at the start": ([], "stall and raise"),
     "sending the first bytes failed": ([START], "broken pipe"),
     "sending further bytes failed": ([START, CHUNK], "broken pipe"),
 }
@@ -59,6 +67,8 @@ COSTS = {
     "normal": (HOLD, HOLD),
     "no body": (HOLD, HOLD),
     "redirect": (HOLD, HOLD),
+    "slash redirect": (0, 0),
+    "permanent redirect": (0, 0),
     "404": (0, 0),
     "422 that streams": (0, 0),
     "500": (0, 0),
@@ -66,7 +76,7 @@ COSTS = {
     "failed after the end": (HOLD, HOLD),
     "failed before the start": (0, 0),
     "failed before the body": (0, 0),
-    "failed in the body": (0, HOLD),
+    "failed in the body": (HOLD, HOLD),
     "failed after a 404": (0, 0),
     "left before the start": (0, 0),
     "left before the body": (HOLD, 0),
@@ -79,6 +89,12 @@ COSTS = {
     "cancelled in the body": (HOLD, HOLD),
     "cancelled after the end": (HOLD, HOLD),
     "left, then failed": (HOLD, HOLD),
+    "a second response after bytes": (HOLD, HOLD),
+    "failed, and a second response": (HOLD, HOLD),
+    "left, and a second response": (HOLD, HOLD),
+    "stalled before the body": (HOLD, HOLD),
+    "stalled in the body": (HOLD, HOLD),
+    "stalled at the start": (HOLD, 0),
     "sending the first bytes failed": (HOLD, HOLD),
     "sending further bytes failed": (HOLD, HOLD),
 }
@@ -96,7 +112,12 @@ def app_that(ending, *, records):
         if then in {"leave", "leave and raise"}:
             scope["client"].gone.set()
             assert await receive() == {"type": "http.disconnect"}
-        if then in {"raise", "leave and raise"}:
+        if then == "stall and raise":
+            scope["client"].stalls = True
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await send(dict(CHUNK if messages else START))
+        if then in {"raise", "leave and raise", "stall and raise"}:
             raise AppError
         if then == "cancel":
             asyncio.current_task().cancel()
@@ -121,7 +142,7 @@ async def test_cost(wrap, request_to, tokens, spent, ending, recorded, size):
     await asyncio.wait([task])
 
     then = ENDINGS[ending][1]
-    failed = {"raise": AppError, "leave and raise": AppError, "broken pipe": OSError}.get(then)
+    failed = OSError if then == "broken pipe" else AppError if then and then.endswith("raise") else None
     assert task.cancelled() == (then == "cancel")
     assert then == "cancel" or (type(task.exception()) if failed else task.exception()) == failed
     flat, measured = COSTS[ending]

@@ -19,10 +19,11 @@ STREAM = START | {"headers": [(b"Content-Type", b"text/event-stream; charset=utf
 END = {"type": "http.response.body", "body": b"done"}
 DENIED = InsufficientCreditsError(account_id="acct_1", operation="app.inner", required=7, usage_event_id="e-1")
 SETTLED = ChargeAlreadySettledError("again", usage_event_id="e-1", state="settled")
-EVENT = (
-    b"event: payment_required\ndata: %s\n\n"
-    % json.dumps(DENIED.to_payload(), ensure_ascii=False, separators=(",", ":")).encode()
-)
+NOT_TOLD = {
+    **DENIED.to_payload(),
+    "data": dict.fromkeys(DENIED.to_payload()["data"]) | {"options": []},
+    "purchase_error": "OTHER_ACCOUNT",
+}
 
 
 def chunk(body):
@@ -46,7 +47,13 @@ def anywhere(request, wrap):
     """Wrap an app whose route is listed, or is not, or has no account."""
     options = {"account_id": lambda scope: None} if request.param == "no account" else {}
     path = "/elsewhere" if request.param == "unlisted" else "/chat"
-    return lambda app: wrap(app, Route("POST", path, "app.chat", price=5), **options)
+
+    def put(app):
+        return wrap(app, Route("POST", path, "app.chat", price=5), **options)
+
+    # Nobody's request is told nothing of an account.
+    put.told = NOT_TOLD if request.param == "no account" else DENIED.to_payload()
+    return put
 
 
 async def test_402_at_the_gate(wrap, request_to, spent):
@@ -83,7 +90,7 @@ async def test_402_from_below(anywhere, request_to, spent, error, held):
     """An error from anywhere below becomes the 402, even where the app has answered it with a 500 itself."""
     request = await request_to(anywhere(app_of(*held, error=error))).run()
     assert request.status == 402
-    assert request.json == DENIED.to_payload()
+    assert request.json == anywhere.told
     assert len(request.sent) == 2
     assert spent() == 0
 
@@ -175,13 +182,18 @@ async def test_a_500_that_nobody_takes(anywhere, request_to, held):
         ([b"data: 0\n\n", b"data: 1\n"], b"\n\n"),
         ([b"data: 0\n\n", b"data: 1\n", b""], b"\n\n"),
         ([memoryview(b"data: 1\n\n")], b""),
+        ([b"data: 1"], b"\n\n"),
+        ([b"data: 0\n\n", b"data: {", b'"a'], b"\n\n"),
+        ([b"data: 0\n\n", b"da", b""], b"\n\n"),
+        ([b"data: 1\r"], b"\n\n"),
     ],
 )
 async def test_an_event_stream_ends_with_an_event(anywhere, request_to, before, gap):
     """A stream that runs out in the middle ends with one event of its own that carries the payload."""
     request = await request_to(anywhere(app_of(STREAM, *map(chunk, before), error=DENIED))).run()
     assert request.status == 200
-    assert request.body == b"".join(before) + gap + EVENT
+    told = json.dumps(anywhere.told, ensure_ascii=False, separators=(",", ":")).encode()
+    assert request.body == b"".join(before) + gap + b"event: payment_required\ndata: %s\n\n" % told
     assert request.sent[-1]["more_body"] is False
 
 
@@ -200,9 +212,21 @@ async def test_an_event_stream_that_was_charged_before(anywhere, request_to):
         [STREAM, END],
         [STREAM | {"headers": [*STREAM["headers"], (b"content-encoding", b"gzip")]}],
         [STREAM | {"headers": [*STREAM["headers"], (b"content-length", b"10")]}],
+        [STREAM | {"status": 204}],
+        [STREAM | {"status": 304}],
         [{"type": "http.response.start", "status": 200}],
     ],
-    ids=["begun", "in the body", "ended", "stream ended", "compressed stream", "stream of known length", "no headers"],
+    ids=[
+        "begun",
+        "in the body",
+        "ended",
+        "stream ended",
+        "compressed stream",
+        "stream of known length",
+        "no content",
+        "not modified",
+        "no headers",
+    ],
 )
 async def test_too_late_for_an_answer(anywhere, request_to, messages):
     """Once another response has begun the error is raised on, and nothing is added."""
@@ -306,20 +330,59 @@ async def test_unlisted_routes_are_untouched(wrap, request_to, control):
     assert not control.requests()["counts"]
 
 
-async def test_402_of_another_account_carries_no_url(meter, control, wrap, request_to):
+def broken(scope):
+    raise LookupError("no database")
+
+
+@pytest.mark.parametrize(
+    ("path", "options"),
+    [
+        ("/chat", {}),
+        ("/elsewhere", {}),
+        ("/chat", {"account_id": lambda scope: None}),
+        ("/elsewhere", {"account_id": lambda scope: None}),
+        ("/elsewhere", {"account_id": broken}),
+    ],
+    ids=["listed", "unlisted", "listed, a stranger", "unlisted, a stranger", "unlisted, not found out"],
+)
+@pytest.mark.parametrize("answers", [False, True], ids=["raises", "answers 500"])
+async def test_402_of_another_account_carries_no_url(meter, control, wrap, request_to, path, options, answers):
     """A client gets no purchase link of an account that is not its own, such as the app's."""
-    control.account("platform", balance=1, ai_product_id="prod_1")
+    control.account("platform", balance=1, ai_product_id="prod_1", order_id="ORDER_P")
 
     async def app(scope, receive, send):
         async with meter.reserve("platform", "app.inner", amount=500):
             raise AssertionError("the call ran without credits")
 
-    request = await request_to(wrap(app, Route("POST", "/chat", "app.chat", amount=5))).run()
+    async def answering(scope, receive, send):
+        with pytest.raises(InsufficientCreditsError):
+            await app(scope, receive, send)
+        await five_hundred()(send)
+
+    wrapped = wrap(answering if answers else app, Route("POST", "/chat", "app.chat", amount=5), **options)
+    request = await request_to(wrapped, scope_to(path)).run()
     assert request.status == 402
     assert request.json["data"]["options"] == []
     assert request.json["purchase_error"] == "OTHER_ACCOUNT"
     assert b"platform" not in request.body
     assert b"http" not in request.body
+
+
+async def test_402_of_an_unlisted_route_shows_ways_to_buy(meter, wrap, request_to):
+    """Where it is the very account that the request is resolved to; that is asked once."""
+    asked = []
+
+    def account_id(scope):
+        asked.append(scope["path"])
+        return "acct_1"
+
+    async def app(scope, receive, send):
+        async with meter.reserve("acct_1", "app.inner", amount=500):
+            raise AssertionError("the call ran without credits")
+
+    request = await request_to(wrap(app, account_id=account_id), scope_to("/elsewhere")).run()
+    assert any(option["enabled"] for option in request.json["data"]["options"])
+    assert asked == ["/elsewhere"]
 
 
 def five_hundred(status=500):

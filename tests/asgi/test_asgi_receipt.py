@@ -230,6 +230,24 @@ def test_through_uvicorn(receipts, serve, spent, tokens):
     assert spent() == 3
 
 
+def test_who_waits_for_the_client_is_not_kept_waiting(receipts, serve, spent):
+    """An app whose task waits for the client to go, and that waits for the task, ends its stream all the same."""
+
+    async def app(scope, receive, send):
+        await receive()
+        waiting = asyncio.ensure_future(receive())
+        await asyncio.sleep(0)
+        await send({"type": "http.response.start", "status": 200, "headers": EVENTS})
+        await send({"type": "http.response.body", "body": b"data: x\n\n", "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+        assert (await waiting)["type"] == "http.disconnect"
+
+    client = serve(receipts(app))
+    assert client.post("/chat", timeout=5).content == b"data: x\n\n"
+    serve.stop()
+    assert spent() == 5
+
+
 def test_a_trailer_through_hypercorn(receipts, spent, tokens):
     """Over HTTP/2, which every server's trailers need."""
     app = receipts(answering(b"hello", tokens=tokens(3)))

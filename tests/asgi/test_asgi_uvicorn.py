@@ -1,6 +1,7 @@
 """Through real uvicorn over real sockets: streams, clients that leave, FastAPI on both sides, and many at once."""
 
 import asyncio
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
@@ -133,9 +134,51 @@ def test_a_client_that_leaves_pays_what_it_consumed(framed, serve, tokens, spent
     assert spent() == 2
 
 
-@pytest.mark.parametrize(("route", "costs"), [(PRICE, 0), (AMOUNT, 5)], ids=["price", "amount"])
-def test_an_app_that_fails_in_its_stream(framed, serve, spent, route, costs):
-    """The client sees a broken stream; a flat price is not charged, an unknown usage is."""
+@pytest.mark.parametrize("route", [PRICE, AMOUNT], ids=["price", "amount"])
+def test_a_client_that_stalls_pays(framed, serve, spent, route):
+    """Whoever reads what is sent at first and then nothing, until the app gives up, has had a stream."""
+    stream = Stream("async")
+
+    async def impatient(scope, receive, send):
+        async def in_time(message):
+            await asyncio.wait_for(send(message), 0.3)
+
+        await app(scope, receive, in_time)
+
+    stream.go_on.set()
+    app, stream.app = stream.app, FastAPI()
+    stream.app.mount("/", impatient)
+    client = serve(framed(stream.app, route))
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=20) as connection:
+        connection.sendall(b"GET /stream HTTP/1.1\r\nHost: x\r\nx-account: acct_1\r\n\r\n")
+        assert connection.recv(100)
+        assert stream.ended.wait(10)
+    serve.stop()
+    assert spent() == 5
+
+
+@pytest.mark.parametrize("route", [PRICE, AMOUNT], ids=["price", "amount"])
+def test_a_second_response_frees_nothing(framed, serve, spent, route):
+    """An app that answers 500 after bytes of another response has given those bytes."""
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        await send({"type": "http.response.start", "status": 500, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    outer = FastAPI()
+    outer.mount("/", app)
+    client = serve(framed(outer, route))
+    with pytest.raises(httpx.RemoteProtocolError):
+        client.get("/stream")
+    serve.stop()
+    assert spent() == 5
+
+
+@pytest.mark.parametrize("route", [PRICE, AMOUNT], ids=["price", "amount"])
+def test_an_app_that_fails_in_its_stream(framed, serve, spent, route):
+    """The client sees a broken stream, and pays for it: what it consumed nobody knows."""
     stream = Stream("async")
 
     async def chunks():
@@ -150,7 +193,7 @@ def test_an_app_that_fails_in_its_stream(framed, serve, spent, route, costs):
             assert chunk == b"first"
             stream.go_on.set()
     serve.stop()
-    assert spent() == costs
+    assert spent() == 5
 
 
 def test_an_event_stream_that_runs_out(framed, meter, serve, tokens, spent):
@@ -298,7 +341,8 @@ def test_a_402_keeps_the_connection(wrap, serve, spent):
 
     client = serve(wrap(app, Route("GET", "/dear", "app.dear", price=500), PRICE))
     assert client.get("/dear").status_code == 402
-    assert client.head("/dear").status_code == 200
+    assert client.head("/dear").status_code == 402
+    assert client.head("/cheap").status_code == 200
     assert client.get("/cheap").text == "ok"
     serve.stop()
     assert spent() == 10

@@ -62,6 +62,14 @@ async def test_denied_by_a_response(connect):
     assert b"INSUFFICIENT_CREDITS" in body["body"]
 
 
+@pytest.mark.parametrize("path", ["/ws/1", "/elsewhere"])
+@pytest.mark.parametrize(("account_id", "told"), [("acct_1", "acct_1"), ("acct_2", None), ("", None)])
+async def test_only_its_own_account(connect, path, account_id, told):
+    """Who is denied is told of an account where it is its own, whether the path is listed or not."""
+    _, body = await connect(app_of(), path, [(b"x-account", account_id.encode())], **DENIAL)
+    assert json.loads(body["body"])["data"]["account_id"] == told
+
+
 @pytest.mark.parametrize("extensions", [{}, {"extensions": None}, {"extensions": {}}])
 @pytest.mark.parametrize("accepted", [[], [ACCEPT]])
 async def test_closed(connect, accepted, extensions):

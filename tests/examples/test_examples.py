@@ -23,11 +23,17 @@ def run(script, **environment):
     )
 
 
-def test_all_six_are_there():
+def test_all_seven_are_there():
     """So that none is lost, and each of them is run below."""
-    assert {"custom_call", "fastapi_app", "langchain_chain", "langgraph_topup", "purchase_links", "streaming"} <= {
-        script.stem for script in SCRIPTS
-    }
+    assert {
+        "custom_call",
+        "fastapi_app",
+        "fastapi_credits",
+        "langchain_chain",
+        "langgraph_topup",
+        "purchase_links",
+        "streaming",
+    } <= {script.stem for script in SCRIPTS}
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)

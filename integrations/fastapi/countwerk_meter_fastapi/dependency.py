@@ -9,12 +9,15 @@ its route is: sync or async, streaming, with yield dependencies around it.
 from __future__ import annotations
 
 import inspect
+import json
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
 
 from fastapi import HTTPException, params
 from starlette.requests import HTTPConnection, Request
 
-from countwerk_meter.asgi.frame import current_frame
+from countwerk_meter.asgi.frame import frame_of
+from countwerk_meter.asgi.problems import NotLetThroughError, refused
+from countwerk_meter.asgi.request import MAX_BODY, no_json, too_long
 from countwerk_meter.asgi.tariff import Tariff
 from countwerk_meter.errors import ConfigurationError
 
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from countwerk_meter import Usage
     from countwerk_meter._metering.estimates import Expected
     from countwerk_meter.asgi import Scope
+    from countwerk_meter.asgi.frame import Frame
+    from countwerk_meter.asgi.protocol import Message
     from countwerk_meter.meter import Reservation
 
 T = TypeVar("T")
@@ -60,19 +65,40 @@ class Gate:
 
     async def __call__(self, connection: HTTPConnection, account_id: str | None = None) -> Reservation:
         """Begin the request's reservation, and make it the current one."""
-        frame = current_frame()
+        frame = frame_of(connection.scope)
         if frame is None or not isinstance(connection, Request):
             raise ConfigurationError("Credits meters HTTP routes of an app that add_credits(app, ...) was called for")
         if frame.reservation is not None:
             # A listed route, or a dependency before: the first owns the request.
             return frame.reservation
         if self._asks:
-            account_id = await frame.account_id()
+            account_id = await frame.owner.account_id()
         if account_id is None:
             raise HTTPException(401, "These credits are somebody's: log in first.")
-        reservation = await frame.begin(self.tariff, account_id, connection)
+        reservation = await self._begin(frame, account_id, connection)
         frame.enter()
         return reservation
+
+    async def _begin(self, frame: Frame, account_id: str, request: Request) -> Reservation:
+        """Pass the gate, with a body that is read no further than a listed route's, and is the client's fault."""
+        receive, length = request._receive, 0
+
+        async def bounded() -> Message:
+            nonlocal length
+            message = await receive()
+            length += len(message.get("body", b""))
+            if length > MAX_BODY:
+                raise NotLetThroughError(refused(too_long(MAX_BODY)))
+            return message
+
+        request._receive = bounded
+        try:
+            return await frame.begin(self.tariff, account_id, request)
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+            # What `await request.json()` raises in a size's callable; FastAPI has read its endpoints' bodies before.
+            raise NotLetThroughError(refused(no_json())) from None
+        finally:
+            request._receive = receive
 
 
 class Credits(params.Depends):

@@ -100,7 +100,7 @@ def _metered(app: FastAPI, listed: tuple[Route, ...]) -> Iterator[tuple[str, str
     """Name the operations that cost credits."""
     for route in _routes(app):
         for method in route.methods or ():
-            by_list = any(method in one.methods and one.path == route.path_format for one in listed)
+            by_list = any(one.takes(method) and one.covers(route.path_format) for one in listed)
             if by_list or _has_gate(route.dependant):
                 yield route.path_format, method.lower()
 

@@ -1,6 +1,7 @@
 """The dependency in routes of every kind, through FastAPI and uvicorn."""
 
 import asyncio
+import socket
 import threading
 from typing import Annotated
 
@@ -272,6 +273,28 @@ def test_sizes_from_the_request(app, serve, spent):
     assert spent() == 14
 
 
+@pytest.mark.parametrize(
+    ("content", "status", "code"),
+    [(b"{", 400, "MALFORMED_JSON"), (b"\xff", 400, "MALFORMED_JSON"), (b"1" * 2_000_000, 413, "BODY_TOO_LONG")],
+    ids=["no JSON", "no text", "too long"],
+)
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_size_from_a_body_that_is_none(app, serve, spent, content, status, code, chunked):
+    """It is the client's fault, and no more than a route's `max_body` is read for it."""
+
+    async def cost(request: Request):
+        return len(await request.json())
+
+    @app.post("/chat")
+    def chat(reservation: Annotated[Reservation, Credits("app.chat.reply", price=cost)]):
+        raise AssertionError("not reached")
+
+    answer = serve(app).post("/chat", content=iter([content]) if chunked else content)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    serve.stop()
+    assert spent() == 0
+
+
 def test_the_account_may_be_a_dependency(app, serve, spent):
     """A user that a dependency of the app authenticates; nobody's request is refused and holds nothing."""
 
@@ -382,6 +405,34 @@ def test_the_next_request_is_nobodys(app, serve, spent):
         assert client.get("/free").json() == [None, None]
     serve.stop()
     assert spent() == 15
+
+
+def test_a_frame_ends_with_its_request(make, serve, spent):
+    """An app beside, without the middleware, gets nobody's reservation from the request before on the connection."""
+    metered, bare = make(), FastAPI()
+
+    @metered.get("/metered/chat")
+    async def chat(reservation: Five, tasks: BackgroundTasks):
+        # Still busy when the next request begins, from inside of the `send` that ends the response.
+        tasks.add_task(asyncio.sleep, 0.3)
+        return describe(reservation)
+
+    @bare.get("/bare/chat")
+    async def unmetered(reservation: Five):
+        return describe(reservation)
+
+    async def both(scope, receive, send):
+        await (metered if scope["path"].startswith("/metered") else bare)(scope, receive, send)
+
+    url = serve(both).base_url
+    with socket.create_connection((url.host, url.port), timeout=20) as connection:
+        asked = b"GET /%s/chat HTTP/1.1\r\nHost: x\r\nx-account: acct\r\n%s\r\n"
+        connection.sendall(asked % (b"metered", b"") + asked % (b"bare", b"Connection: close\r\n"))
+        answers = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answers.count(b"HTTP/1.1 200") == 1
+    assert answers.count(b"HTTP/1.1 500") == 1
+    serve.stop()
+    assert spent() == 5
 
 
 async def test_an_outer_app_keeps_its_own(app, meter, spent):
