@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple, cast
 
 
@@ -99,12 +100,30 @@ class Report:
         return stated
 
 
+@cache
+def _is_model(kind: type) -> bool:
+    return any("__pydantic_fields__" in vars(each) for each in kind.__mro__)
+
+
+@cache
+def _defines(kind: type, name: str) -> bool:
+    return any(name in vars(each) for each in kind.__mro__)
+
+
+def _lacks(source: object, name: str) -> bool:
+    """Say whether a pydantic model surely has no such field: asking takes microseconds, and most have few of ours."""
+    kind = type(source)
+    if not _is_model(kind) or name in source.__dict__ or _defines(kind, name):
+        return False
+    return name not in (getattr(source, "__pydantic_extra__", None) or ())
+
+
 def part(source: object, name: str) -> object:
     """Return a field of an object or a mapping, or None; an object that fails to answer has none."""
     try:
         if isinstance(source, Mapping):
             return cast("Mapping[str, object]", source).get(name)
-        return cast("object", getattr(source, name, None))
+        return None if _lacks(source, name) else cast("object", getattr(source, name, None))
     except Exception:  # noqa: BLE001 - the model has answered: bookkeeping must not take that away
         return None
 
@@ -114,7 +133,7 @@ def has(source: object, *names: str) -> bool:
     try:
         if isinstance(source, Mapping):
             return any(name in source for name in names)
-        return any(hasattr(source, name) for name in names)
+        return any(not _lacks(source, name) and hasattr(source, name) for name in names)
     except Exception:  # noqa: BLE001 - as above
         return False
 
