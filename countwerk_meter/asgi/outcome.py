@@ -8,14 +8,15 @@ The first line that fits applies. "Recorded": something was recorded or set.
 | status 400 or more, or 301, 307 or 308, nothing recorded | nothing | nothing |
 | something recorded, however it ended | the price | what was recorded |
 | the end of the response was handed over, whatever became of the app after that | the price | the hold |
-| broken off or failed after bytes of the body were handed to the server | the price | the hold (money rule 13) |
+| broken off after bytes of the body were handed to the server | the price | the hold (money rule 13) |
 | broken off after the response had begun, before any bytes | the price | nothing |
+| the app failed after bytes of the body were handed over | nothing | the hold (money rule 13) |
 | broken off or failed before that | nothing | nothing |
 
 "Broken off": the client was seen to leave, or the app gave up waiting for it to take what was sent, or the app was
 cancelled, or it returned without ending its response. A normal return does not mean that the client got everything:
-under uvicorn that is how an app ends whose client leaves. "Failed": the app raised, and its client was there. After
-bytes the two cost the same: a client that stalls until a time limit ends the stream makes an app fail too.
+under uvicorn that is how an app ends whose client leaves. "Failed": the app raised, and its client was there, taking
+what was sent.
 
 The hold is charged only where no nested call drew on it; a nested call's charge is its own, and stays in every line.
 """
@@ -50,6 +51,6 @@ def outcome(reservation: Reservation, exchange: Exchange, error: BaseException |
         return error
     broken_off = exchange.left or error is None or isinstance(error, asyncio.CancelledError)
     flat = reservation.spec.hold.kind == "price"
-    if exchange.yielded or (flat and exchange.started and broken_off):
+    if (exchange.started and broken_off) if flat else exchange.yielded:
         reservation.yielded()
     return error or BrokenOffError("the app returned without a whole response")

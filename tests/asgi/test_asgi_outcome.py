@@ -76,7 +76,7 @@ COSTS = {
     "failed after the end": (HOLD, HOLD),
     "failed before the start": (0, 0),
     "failed before the body": (0, 0),
-    "failed in the body": (HOLD, HOLD),
+    "failed in the body": (0, HOLD),
     "failed after a 404": (0, 0),
     "left before the start": (0, 0),
     "left before the body": (HOLD, 0),
