@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-    from langchain_core.language_models import LangSmithParams
     from langchain_core.messages import BaseMessage
     from langchain_core.messages.ai import UsageMetadata
 
@@ -42,11 +41,9 @@ class DemoChatModel(BaseChatModel):
     def _llm_type(self) -> str:
         return "countwerk-demo"
 
-    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        params = super()._get_ls_params(stop=stop, **kwargs)
-        params["ls_model_name"] = self.model_name
-        params["ls_max_tokens"] = MOST_OUTPUT
-        return params
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {"model_name": self.model_name, "max_tokens": MOST_OUTPUT}
 
     async def _astream(
         self,
