@@ -430,7 +430,11 @@ def test_a_stream_that_fell_silent_makes_way_for_its_retry(bench, fakes):
 
 @pytest.mark.parametrize("when", ["after", "in"])
 def test_another_process_takes_a_step_over(bench, fakes, tmp_path, when):
-    """A process that died in a node, after its model call or in it, leaves its charges to the one that resumes."""
+    """
+    A process that died in a node, after its model call or in it, leaves its charges to the one that resumes.
+
+    Its checkpoint must have been written by then: LangGraph does that behind the node unless told otherwise.
+    """
     source = textwrap.dedent(
         """
         import os, sys
@@ -452,7 +456,8 @@ def test_another_process_takes_a_step_over(bench, fakes, tmp_path, when):
                 meter.flush()
                 os._exit(9)
         with SqliteSaver.from_conn_string(checkpoints) as saver:
-            graph(node, checkpointer=saver).invoke({"said": ["die"]}, config(SimpleNamespace(meter=meter)))
+            app = graph(node, checkpointer=saver)
+            app.invoke({"said": ["die"]}, config(SimpleNamespace(meter=meter)), durability="sync")
         """
     )
     from pathlib import Path
