@@ -65,19 +65,30 @@ class OpenAttempt(Operation["ReservationRow | None"]):
         if row is None or row.epoch != self.epoch or row.state is not ReservationState.CLOSING:
             return None
         if self.kind == CONFIRM:
-            assert row.cancels == 0
-            assert row.frozen in {None, self.amount}
-            row = replace(row, confirms=row.confirms + 1, confirms_open=row.confirms_open + 1, frozen=self.amount)
+            row = confirming(row, self.amount)
         else:
             row = replace(
                 row,
                 cancels=row.cancels + 1,
                 cancels_open=row.cancels_open + 1,
                 cancel_then_deduct=row.cancel_then_deduct or self.then_deduct,
+                epoch=row.epoch + 1,
             )
-        row = replace(row, epoch=row.epoch + 1)
         books.save_reservation(row)
         return row
+
+
+def confirming(row: ReservationRow, amount: int) -> ReservationRow:
+    """Return a row with one more confirm open, for the amount that the first one freezes (money rule 4)."""
+    assert row.cancels == 0
+    assert row.frozen in {None, amount}
+    return replace(
+        row,
+        confirms=row.confirms + 1,
+        confirms_open=row.confirms_open + 1,
+        frozen=amount,
+        epoch=row.epoch + 1,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +103,7 @@ class CloseAttempt(Operation["ReservationRow | None"]):
     kind: str
     delivered: bool
     due_at: float
+    failed: bool = True
 
     def apply(self, books: Books) -> ReservationRow | None:
         row = books.reservation(self.key)
@@ -99,9 +111,14 @@ class CloseAttempt(Operation["ReservationRow | None"]):
             return None
         row = _closed(row, self.kind, delivered=self.delivered)
         if row.state is ReservationState.CLOSING:
-            row = replace(row, due_at=self.due_at, failures=row.failures + 1)
+            row = replace(row, due_at=self.due_at, failures=row.failures + self.failed)
         books.save_reservation(row)
         return row
+
+
+def unsent(row: ReservationRow, now: float) -> CloseAttempt:
+    """Return the step that closes a confirm which never left: it counts for nothing, and the row is due (rule 4)."""
+    return CloseAttempt(row.key, CONFIRM, delivered=False, due_at=now, failed=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import TYPE_CHECKING, ClassVar
 
+from countwerk_meter._flow.attempts import Claim, confirming
 from countwerk_meter._flow.books import Operation
+from countwerk_meter._flow.clock import Life, life_of
 from countwerk_meter._flow.legs import OVER, add_late, leg
 from countwerk_meter._flow.rows import CONFIRM, DEDUCT, ChargeRow, ReservationRow, replace
 from countwerk_meter._flow.states import ChargeState, ReservationState
@@ -14,6 +16,7 @@ from countwerk_meter.pricing._price import EXACT
 
 if TYPE_CHECKING:
     from countwerk_meter._flow.books import Books
+    from countwerk_meter._flow.commands import Moment
 
 ROUNDINGS = ("ceil", "carry")
 
@@ -25,7 +28,8 @@ class Committed:
 
     `work`: `(kind, key)` of what may now be settled. `late`: the part that recovery had left out (rule 15).
     `superseded`: the id was begun anew since, or closed by a person, so this truth has nowhere to go; surfaced as an
-    event. `amount`: what it would have charged.
+    event. `amount`: what it would have charged. `attempt`: what a confirm carries that was opened with the commit, and
+    has to leave now.
     """
 
     charge: ChargeRow | None
@@ -33,6 +37,7 @@ class Committed:
     late: int = 0
     superseded: bool = False
     amount: int | None = None
+    attempt: Claim | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +56,21 @@ def closing(row: ReservationRow, now: float) -> ReservationRow:
     return row
 
 
-def _without(row: ReservationRow, charge: ChargeRow) -> ReservationRow:
+def _without(row: ReservationRow, charge: ChargeRow, drawn: int = 0, *, seal: bool) -> ReservationRow:
+    """Return the reservation without one of its open charges, which drew so much of it."""
     return replace(
         row,
         open_charges=max(row.open_charges - 1, 0),
         promised=max(row.promised - (charge.estimate if charge.draw else 0), 0),
+        committed=row.committed + drawn,
+        sealed=row.sealed or seal,
     )
 
 
 def _work(*rows: ReservationRow | ChargeRow | None) -> tuple[tuple[str, str], ...]:
     work: list[tuple[str, str]] = []
     for row in rows:
-        if isinstance(row, ReservationRow) and row.state is ReservationState.CLOSING:
+        if isinstance(row, ReservationRow) and row.state is ReservationState.CLOSING and not row.confirms_open:
             work.append(("reservation", row.key))
         elif isinstance(row, ChargeRow) and row.via == DEDUCT and row.due_at is not None:
             work.append(("charge", row.id))
@@ -75,7 +83,8 @@ class Commit(Operation[Committed]):
     Make the actual amount durable: this commit is the charge (money rule 7).
 
     Rounds (rule 11), splits what lies beyond the hold into its own leg, committed together (rule 9), and hands
-    what recovery had left out to a late leg (rule 15). `seal` ends the block in the same transaction.
+    what recovery had left out to a late leg (rule 15). `seal` ends the block in the same transaction. `leaves`: when
+    the confirm can leave at once, and so its first attempt is opened with it.
     """
 
     durable: ClassVar[bool] = True
@@ -87,6 +96,7 @@ class Commit(Operation[Committed]):
     rounding: str = "ceil"
     seal: bool = True
     owner: str | None = None  # who settles what comes late: whoever closed the charge may be dead by now
+    leaves: Moment | None = None
 
     def apply(self, books: Books) -> Committed:
         charge = books.charge(self.ledger, self.charge_id)
@@ -99,6 +109,15 @@ class Commit(Operation[Committed]):
         held = row is not None and row.state is ReservationState.HELD and row.frozen is None
         left = row.amount - row.committed if row is not None and held else 0
         amount = self._whole(books, charge.account_id, exact)
+        drawn, due_at = min(amount, left), charge.due_at
+        if row is None or not held:
+            # Deferred, or the hold has moved on without this draw: it goes under its own id (rule 4).
+            via, share, due_at = DEDUCT, amount, self.now if amount else None
+        elif row.settle_with == DEDUCT:
+            via, share = DEDUCT, amount
+        else:
+            # Of what is over the hold altogether no confirm carries any: it ends as its leg ends.
+            via, share = DEDUCT if amount > drawn == 0 else CONFIRM, drawn
         done = replace(
             charge,
             state=charge.checked_step(ChargeState.COMMITTED if amount else ChargeState.SETTLED),
@@ -107,31 +126,32 @@ class Commit(Operation[Committed]):
             basis=self.measured.basis,
             lines=self.measured.lines,
             committed_at=self.now,
+            via=via,
+            share=share,
+            due_at=due_at,
         )
-        drawn = min(amount, left)
-        over: ChargeRow | None = None
-        if row is None or not held:
-            # Deferred, or the hold has moved on without this draw: it goes under its own id (rule 4).
-            done = replace(done, via=DEDUCT, share=amount, due_at=self.now if amount else None)
-        elif row.settle_with == DEDUCT:
-            done = replace(done, via=DEDUCT, share=amount)
-        else:
-            done = replace(done, via=CONFIRM, share=drawn)
-            if amount > drawn:
-                over = leg(done, OVER, amount - drawn, self.now)
-                if drawn == 0:
-                    # No confirm carries any of it: it ends as its leg ends.
-                    done = replace(done, via=DEDUCT)
         books.save_charge(done)
-        if over is not None:
+        over: ChargeRow | None = None
+        if amount > share:
+            over = leg(done, OVER, amount - share, self.now)
             books.save_charge(over)
+        attempt: Claim | None = None
         if row is not None:
-            row = _without(row, charge)
             # With deducts the hold is only the admission, and yet draws must not add up to more than it.
-            row = replace(row, committed=row.committed + drawn)
-            row = closing(replace(row, sealed=row.sealed or self.seal), self.now)
+            row = closing(_without(row, charge, drawn, seal=self.seal), self.now)
+            attempt = self._attempt(books, row, done)
+            row = row if attempt is None else attempt.row
             books.save_reservation(row)
-        return Committed(done, _work(row, done, over))
+        return Committed(done, _work(row, done, over), attempt=attempt)
+
+    def _attempt(self, books: Books, row: ReservationRow, done: ChargeRow) -> Claim | None:
+        """Open the first confirm, if the block is over and its hold alive: it leaves at once (money rule 7)."""
+        if self.leaves is None or row.state is not ReservationState.CLOSING or not row.committed:
+            return None
+        if row.settle_with == DEDUCT or life_of(row, self.leaves) is not Life.ALIVE:
+            return None
+        alone = done.share == row.committed
+        return Claim(confirming(row, row.committed), (done,) if alone else tuple(books.charges_of(row.key)))
 
     def _exact(self, books: Books, charge: ChargeRow, row: ReservationRow | None) -> Decimal:
         """Unknown usage is the call's own estimate, at most what other calls left of its hold (rule 13)."""
@@ -206,7 +226,7 @@ class Release(Operation[Committed]):
             return Committed(done)
         row = books.reservation(charge.reservation_key) if charge.reservation_key else None
         if row is not None:
-            row = closing(replace(_without(row, charge), sealed=row.sealed or self.seal), self.now)
+            row = closing(_without(row, charge, seal=self.seal), self.now)
             books.save_reservation(row)
         return Committed(done, _work(row))
 

@@ -24,6 +24,7 @@ from countwerk_meter._flow.attempts import (
     NotThere,
     OpenAttempt,
     Postpone,
+    unsent,
 )
 from countwerk_meter._flow.begin import Forsake
 from countwerk_meter._flow.clock import Life, life_of, outwaited, surely_over
@@ -80,6 +81,16 @@ def settle(terms: Terms, key: str) -> Flow[Pass]:
     if not row.committed:
         return (yield from _cancel(terms, row))
     return (yield from _confirm_or_convert(terms, claim))
+
+
+def leave(terms: Terms, claim: Claim) -> Flow[Pass]:
+    """Send the confirm whose first attempt was opened with the commit (money rule 7), if it leaves in time."""
+    yield Emit("settling", {"traces": tuple((charge.trace_id, charge.span_id) for charge in claim.charges)})
+    start: Moment = yield Now()
+    if life_of(claim.row, start) is Life.ALIVE:
+        return (yield from _confirming(terms, claim, start))
+    yield Journal(unsent(claim.row, start.wall))
+    return Pass(Verdict.LATER, claim.row.account_id, start.wall)
 
 
 def probe(terms: Terms, account_id: str) -> Flow[Pass]:
@@ -185,10 +196,17 @@ def _confirm(terms: Terms, claim: Claim) -> Flow[Pass]:
     if opened is None:
         now: Moment = yield Now()
         return Pass(Verdict.LATER, row.account_id, now.wall + 1)
-    assert opened.reservation_id is not None
-    carried = [charge for charge in claim.charges if charge.share and charge.via == CONFIRM]
-    request = requests.confirm(opened.reservation_id, amount, description=_carried(row, carried))
     start: Moment = yield Now()
+    return (yield from _confirming(terms, Claim(opened, claim.charges), start))
+
+
+def _confirming(terms: Terms, claim: Claim, start: Moment) -> Flow[Pass]:
+    """Send the confirm whose attempt is open, and record what comes back."""
+    row, amount = claim.row, claim.row.frozen
+    assert row.reservation_id is not None
+    assert amount is not None
+    carried = [charge for charge in claim.charges if charge.share and charge.via == CONFIRM]
+    request = requests.confirm(row.reservation_id, amount, description=_carried(row, carried))
     reply: Reply = yield Send(request, start.monotonic + terms.settle_timeout)
     now = yield Now()
     outcome = outcome_of_confirm(reply)
@@ -240,7 +258,7 @@ def _told(row: ReservationRow, ended: Ended) -> Flow[Pass]:
 def _vanished(row: ReservationRow, now: Moment) -> Flow[Pass]:
     """Read a 404 on a confirm: only time and the other attempts say what it means (money rule 8)."""
     alive = life_of(row, now) is Life.ALIVE
-    first = row.confirms_open == 0 and not row.confirm_delivered
+    first = row.confirms_open == 1 and not row.confirm_delivered
     ended: Ended = yield Journal(NotThere(row.key, alive, first, now.wall))
     if ended.row is not None and ended.row.reason == INFERRED and ended.charges:
         yield Emit("inferred", {"account_id": row.account_id, "amount": row.frozen or row.committed})

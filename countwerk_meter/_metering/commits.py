@@ -15,6 +15,8 @@ from concurrent.futures import wait
 from typing import TYPE_CHECKING, Final
 
 from countwerk_meter._drivers.runtime import CANCELLED_COMMIT_SECONDS, committed
+from countwerk_meter._flow.ending import Commit
+from countwerk_meter._flow.rows import replace
 from countwerk_meter._metering.teller import Teller
 from countwerk_meter.errors import CountwerkError
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
+    from countwerk_meter._flow.attempts import Claim
     from countwerk_meter._flow.books import Operation
     from countwerk_meter._flow.ending import Committed
     from countwerk_meter._flow.rows import ChargeRow
@@ -41,13 +44,21 @@ class Commits:
         journal: Where they go.
         telemetry: Is told of what failed, came late or was superseded.
         follow: Called after each commit, from the journal's thread; True: settlement has something to do.
+        leave: Called from there with a confirm that was opened with its commit, and that nobody who waits sends.
 
     """
 
-    def __init__(self, journal: Journal, telemetry: Telemetry, follow: Callable[[bool], None]) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        telemetry: Telemetry,
+        follow: Callable[[bool], None],
+        leave: Callable[[Claim], None],
+    ) -> None:
         self._journal = journal
         self._telemetry = telemetry
         self._follow = follow
+        self._leave = leave
         self._teller = Teller(telemetry)
         self._kept: dict[int, tuple[Operation[Committed], ChargeRow]] = {}
         # What is queued again and not written yet: queued once more, it would be carried out twice.
@@ -69,16 +80,25 @@ class Commits:
         self._queued = {}
         self._lock = threading.Lock()
 
-    def put(self, operation: Operation[Committed], charge: ChargeRow) -> Future[Committed]:
-        """Queue the end of a call. What follows from it follows by itself, even if nobody waits for the commit."""
+    def put(self, operation: Operation[Committed], charge: ChargeRow, *, sends: bool = False) -> Future[Committed]:
+        """
+        Queue the end of a call. What follows from it follows by itself, even if nobody waits for the commit.
+
+        `sends`: whoever waits for it sends the confirm that was opened with it.
+        """
         future = self._journal.submit(operation)
-        future.add_done_callback(lambda done: self._written(operation, charge, done))
+        future.add_done_callback(lambda done: self._written(operation, charge, done, sends=sends))
         return future
 
-    def _written(self, operation: Operation[Committed], charge: ChargeRow, future: Future[Committed]) -> None:
+    def _written(
+        self, operation: Operation[Committed], charge: ChargeRow, future: Future[Committed], *, sends: bool = False
+    ) -> None:
         error = future.exception()
         if error is not None:
             if id(operation) not in self._kept:
+                if isinstance(operation, Commit):
+                    # Whenever it is written, its confirm does not leave at once.
+                    operation = replace(operation, leaves=None)
                 self._kept[id(operation)] = (operation, charge)
                 self._tell("journal_failed", charge, reason=str(error))
                 self._follow(True)
@@ -89,7 +109,9 @@ class Commits:
             self._tell("superseded", charge, amount=done.amount)
         if done.late:
             self._tell("late", charge, amount=done.late)
-        self._follow(bool(done.work))
+        if done.attempt is not None and not sends:
+            self._leave(done.attempt)
+        self._follow(bool(done.work) or (done.attempt is not None and sends))
 
     def _tell(self, event: str, charge: ChargeRow, **more: object) -> None:
         # Not here: this is the journal's thread, and whoever listens may look into the journal.

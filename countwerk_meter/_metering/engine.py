@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from countwerk_meter._drivers.endpoint import Endpoint
     from countwerk_meter._drivers.runtime import Between
+    from countwerk_meter._flow.attempts import Claim
     from countwerk_meter._flow.books import DueRow, Operation
     from countwerk_meter._flow.rows import ChargeRow
     from countwerk_meter._flow.terms import Terms
@@ -91,7 +92,7 @@ class Engine:
         self._between: Between | None = None
         self._transport = sync_transport(endpoint, http)
         self._ordinals = Ordinals()
-        self.commits = Commits(journal, telemetry, self._follow)
+        self.commits = Commits(journal, telemetry, self._follow, self._leave)
         self.inline = InlineSettlement(self)
         self.learner = Learner(journal, terms.ledger)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -248,6 +249,13 @@ class Engine:
     def tell(self, event: str, charge: ChargeRow, **more: Any) -> None:
         """Tell whoever listens about a charge."""
         self.telemetry.event(event, charge.named() | more)
+
+    def leaves_at_once(self, account_id: str) -> bool:
+        """Whether the settlement behind the app would send a confirm of this account's at once (money rule 7)."""
+        return self.background and self.settlement.free(account_id)
+
+    def _leave(self, claim: Claim) -> None:
+        self.settlement.leave(claim)
 
     def _follow(self, work: bool) -> None:
         if work and self.background:

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 from countwerk_meter._flow.commands import Journal, Now
 from countwerk_meter._flow.overview import Agenda, Due
 from countwerk_meter._flow.recover import Recovered, recover
+from countwerk_meter._flow.settle import leave
 from countwerk_meter._flow.verdict import Pass, Verdict
 from countwerk_meter._metering.settlement import RECOVER_SECONDS, passing, traced
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from countwerk_meter._flow.attempts import Claim
     from countwerk_meter._flow.commands import Flow, Moment
+    from countwerk_meter._flow.ending import Committed
     from countwerk_meter._flow.terms import Terms
     from countwerk_meter._metering.engine import Engine
 
@@ -36,29 +39,30 @@ class InlineSettlement:
         self._look_at = 0.0
 
     @property
-    def _wanted(self) -> bool:
+    def wanted(self) -> bool:
+        """Whether nobody else settles what a call has just committed."""
         return not self._engine.background or self._engine.settlement.behind
 
-    def after(self, work: Work) -> None:
+    def after(self, done: Committed) -> None:
         """Settle what a commit leads to, if nobody else does."""
-        if work and self._wanted:
-            self.settle(work)
+        if (done.attempt or done.work) and self.wanted:
+            self.settle(done.work, done.attempt)
 
-    async def aafter(self, work: Work) -> None:
+    async def aafter(self, done: Committed) -> None:
         """Do the same on the running event loop."""
-        if work and self._wanted:
-            passes = self._passes(work)
+        if (done.attempt or done.work) and self.wanted:
+            passes = self._passes(done.work, done.attempt)
             flow = next(passes, None)
             while flow is not None:
                 try:
-                    done = await self._engine.runtime.arun(flow, within=self._engine.patience)
+                    made = await self._engine.runtime.arun(flow, within=self._engine.patience)
                 except Exception:  # noqa: BLE001 - the model has answered: the journal keeps the row for later
-                    done = None
-                flow = _next(passes, done)
+                    made = None
+                flow = _next(passes, made)
 
-    def settle(self, work: Work) -> None:
-        """Settle these rows."""
-        passes = self._passes(work)
+    def settle(self, work: Work, attempt: Claim | None = None) -> None:
+        """Settle these rows, and first of all the one whose confirm is open."""
+        passes = self._passes(work, attempt)
         flow = next(passes, None)
         while flow is not None:
             try:
@@ -67,18 +71,22 @@ class InlineSettlement:
                 done = None
             flow = _next(passes, done)
 
-    def _passes(self, work: Work) -> Generator[Flow[Pass], Pass | None]:
+    def _passes(self, work: Work, attempt: Claim | None = None) -> Generator[Flow[Pass], Pass | None]:
         """Yield the flows that settle `work` and what follows from it; sent None where one failed, and then over."""
         engine = self._engine
         deadline = time.monotonic() + engine.terms.reserve_timeout
         terms = dataclasses.replace(engine.terms, settle_timeout=engine.terms.reserve_timeout)
         waiting, taken = list(work), engine.background
+        if attempt is not None:
+            waiting.insert(0, ("reservation", attempt.row.key))
         done: Pass | None = None
         while waiting and time.monotonic() < deadline:
             kind, key = waiting.pop(0)
             span = engine.telemetry.settling(kind, key)
+            flow = passing(terms, kind, key) if attempt is None else leave(terms, attempt)
+            attempt = None
             try:
-                done = yield traced(passing(terms, kind, key), span)
+                done = yield traced(flow, span)
             finally:
                 span.end()
             if done is None or done.verdict is not Verdict.ENDED:

@@ -77,7 +77,7 @@ class Reservation(Call):
     def finish(self, error: BaseException | None = None) -> None:
         """End the call and charge it. Waits for the commit; never raises."""
         try:
-            future = self._end(error)
+            future = self._end(error, waits=True)
         except BaseException:
             # Ctrl-C, wherever it strikes: what the call used is committed all the same.
             self._end(error)
@@ -86,20 +86,21 @@ class Reservation(Call):
             return
         done = self._engine.commits.outcome(future)
         if done is not None:
-            self._engine.inline.after(done.work)
+            self._engine.inline.after(done)
 
     async def afinish(self, error: BaseException | None = None) -> None:
         """End the call and charge it. Awaits the commit; never raises, but for a cancellation of the caller."""
-        future = self._end(error)
+        cut = isinstance(error, asyncio.CancelledError | GeneratorExit)
+        future = self._end(error, waits=not cut)
         if future is None:
             return
-        if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        if cut:
             # No await is safe here: the commit is queued, and waited for briefly.
             self._engine.commits.outcome(future, brief=True)
             return
         done = await self._engine.commits.aoutcome(future)
         if done is not None:
-            await self._engine.inline.aafter(done.work)
+            await self._engine.inline.aafter(done)
 
     def finish_now(self, error: BaseException | None = None) -> None:
         """End the call where nothing may block or be awaited: the commit is queued and waited for 100 ms at most."""
@@ -224,7 +225,8 @@ class Reservation(Call):
             self._cancelled = "the caller was cancelled while reserving"
             self.finish_now()
 
-    def _end(self, error: BaseException | None) -> Future[Committed] | None:
+    def _end(self, error: BaseException | None, *, waits: bool = False) -> Future[Committed] | None:
+        """Queue the end of the call; `waits`: whoever ends it settles it as well, if nobody else does."""
         if not self.open:
             return None
         if self._mode in {Mode.COVERED, Mode.ASIDE, Mode.REPLAYED}:
@@ -234,7 +236,8 @@ class Reservation(Call):
             return None
         assert self._charge is not None
         ending = self._ending(error)
-        charge, now = self._charge, self._engine.now()
+        charge, moment = self._charge, self._engine.clock.now()
+        now, sends = moment.wall, waits and self._engine.inline.wanted
         operation: Commit | Release
         if ending.measured is None:
             operation = Release(charge.ledger, charge.id, charge.epoch, ending.reason, now, seal=bool(self.fundings))
@@ -248,8 +251,9 @@ class Reservation(Call):
                 self._engine.terms.rounding,
                 seal=bool(self.fundings),
                 owner=self._engine.terms.owner,
+                leaves=moment if sends or self._engine.leaves_at_once(self.account_id) else None,
             )
-        future = self._put(operation, charge)
+        future = self._put(operation, charge, sends=sends)
         if future is None:
             return None
         if ending.unpriced:
@@ -259,7 +263,7 @@ class Reservation(Call):
         self._engine.ended(self)
         return future
 
-    def _put(self, operation: Commit | Release, charge: ChargeRow) -> Future[Committed] | None:
+    def _put(self, operation: Commit | Release, charge: ChargeRow, *, sends: bool) -> Future[Committed] | None:
         """Queue the end of the call, once, whoever else ends it; None: somebody else did."""
         mine = False
         try:
@@ -268,7 +272,7 @@ class Reservation(Call):
                     return None
                 mine = True
                 self.open = False
-            return self._engine.commits.put(operation, charge)
+            return self._engine.commits.put(operation, charge, sends=sends)
         except BaseException:
             if mine:
                 # Carried out a second time, the very same operation changes nothing.

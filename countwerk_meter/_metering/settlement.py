@@ -15,12 +15,13 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+from countwerk_meter._flow.attempts import unsent
 from countwerk_meter._flow.backoff import PARKED_FOR, SETTLE_BASE, SETTLE_CAP, ceiling
 from countwerk_meter._flow.commands import Emit
 from countwerk_meter._flow.deduct import deduct
 from countwerk_meter._flow.overview import Agenda, Due
 from countwerk_meter._flow.recover import Recovered, recover
-from countwerk_meter._flow.settle import probe, settle
+from countwerk_meter._flow.settle import leave, probe, settle
 from countwerk_meter._flow.verdict import Pass, Verdict
 from countwerk_meter.errors import CountwerkError
 from countwerk_meter.telemetry import link_to
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from countwerk_meter._drivers.loops import LoopTransports
     from countwerk_meter._drivers.runtime import Runtime
+    from countwerk_meter._flow.attempts import Claim
     from countwerk_meter._flow.books import DueRow
     from countwerk_meter._flow.commands import Flow
     from countwerk_meter._flow.terms import Terms
@@ -109,6 +111,8 @@ class SettlementThread:
         # What was read and waits for a place, and until when it is good: rows that fall due later may be more urgent.
         self._ahead: deque[DueRow] = deque()
         self._ahead_until = 0.0
+        # Confirms that were opened with their commits, and leave as soon as this thread comes to it.
+        self._leaving: deque[Claim] = deque()
         # When to read again what is due, POSIX seconds, unless notified.
         self._look_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -130,6 +134,34 @@ class SettlementThread:
         self._look_at = 0.0
         if self._thread is None or not self._thread.is_alive():
             self._start()
+        self._awake(waited_for=waited_for)
+
+    def free(self, account_id: str) -> bool:
+        """Whether a confirm of this account would leave at once (money rule 7)."""
+        now = time.time()
+        return (
+            self._loop is not None
+            and not self._stopping
+            and self._probing is None
+            and now >= self._not_before
+            and max(self._parked.get(account_id, 0), self._resting.get(account_id, 0)) <= now
+            and len(self._running) + len(self._leaving) < self._concurrency
+        )
+
+    def leave(self, claim: Claim) -> None:
+        """Send a confirm that was opened with its commit. Waits for nothing."""
+        self._leaving.append(claim)
+        if self._loop is None:
+            self._take_back()
+        self._awake()
+
+    def _take_back(self) -> None:
+        """Close the confirms that were opened with their commits and do not leave at once after all."""
+        while self._leaving:
+            with contextlib.suppress(IndexError):  # another thread took the last one
+                self._journal.submit(unsent(self._leaving.popleft().row, time.time()))
+
+    def _awake(self, *, waited_for: bool = False) -> None:
         loop, wake = self._loop, self._wake
         if loop is not None and wake is not None:
             try:
@@ -176,6 +208,7 @@ class SettlementThread:
             self._broken(error)
         finally:
             self._loop = self._wake = None
+            self._take_back()
 
     def _broken(self, error: Exception) -> None:
         """Say that there is no thread; until there is one, calls settle inline."""
@@ -224,6 +257,7 @@ class SettlementThread:
     async def _fill(self) -> float:
         """Start what is due and may start; return how long to sleep, in seconds, unless woken."""
         now = time.time()
+        self._depart()
         if self._probing is not None:
             return _IDLE_SECONDS
         if now < self._not_before:
@@ -255,6 +289,18 @@ class SettlementThread:
         self._look_at = min(self._look_at, *waits) if waits else self._look_at
         return min(max(self._look_at - now, 0.01), _IDLE_SECONDS)
 
+    def _depart(self) -> None:
+        """Send the confirms that were opened with their commits, unless nothing may leave just now."""
+        if self._leaving and (self._probing is not None or time.time() < self._not_before):
+            self._take_back()
+            self._look_at = 0.0
+        while self._leaving:
+            claim = self._leaving.popleft()
+            name = ("reservation", claim.row.key)
+            # One that was read as due before it came here has its pass already, which sends its confirm.
+            if name not in self._running:
+                self._pass(name, claim.row.account_id, leave(self._terms, claim))
+
     def _launch(self, now: float) -> None:
         """Start passes over what was read, as many as may run at once; the rest of it is read no second time."""
         while self._ahead and len(self._running) < self._concurrency:
@@ -263,10 +309,14 @@ class SettlementThread:
             apart = max(self._parked.get(row.account_id, 0), self._resting.get(row.account_id, 0))
             if max(apart, self._retry_at.get(name, 0)) > now:
                 continue
-            self._running.add(name)
-            task = asyncio.create_task(self._settle(row.kind, row.key, row.account_id))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._pass(name, row.account_id, passing(self._terms, row.kind, row.key))
+
+    def _pass(self, name: tuple[str, str], account_id: str, flow: Flow[Pass]) -> None:
+        """Run one pass over a row beside the others."""
+        self._running.add(name)
+        task = asyncio.create_task(self._settle(name, account_id, flow))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _judge_backlog(self, agenda: Agenda, limit: int, now: float) -> None:
         """New calls settle inline while more is due than fits, and the oldest hold is about to expire."""
@@ -274,17 +324,16 @@ class SettlementThread:
         full = len(agenda.rows) >= limit
         self.behind = full and soonest is not None and soonest - now < _BEHIND_SECONDS
 
-    async def _settle(self, kind: str, key: str, account_id: str) -> None:
-        name = (kind, key)
-        span = self._telemetry.settling(kind, key)
+    async def _settle(self, name: tuple[str, str], account_id: str, flow: Flow[Pass]) -> None:
+        span = self._telemetry.settling(*name)
         try:
-            done = await self._runtime.arun(traced(passing(self._terms, kind, key), span))
+            done = await self._runtime.arun(traced(flow, span))
         except Exception as error:  # noqa: BLE001 - a journal that cannot be written now, or a defect: the row stays due
             done = Pass(Verdict.LATER, account_id)
             failures = self._failures[name] = self._failures.get(name, 0) + 1
             self._retry_at[name] = time.time() + ceiling(failures, base=SETTLE_BASE, cap=SETTLE_CAP)
             if failures == 1:
-                why = {"account_id": account_id, "key": key, "reason": type(error).__name__}
+                why = {"account_id": account_id, "key": name[1], "reason": type(error).__name__}
                 self._telemetry.event("settlement_failed", why)
         else:
             self._retry_at.pop(name, None)

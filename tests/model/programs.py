@@ -8,6 +8,7 @@ returns such a tuple goes on as that program.
 from dataclasses import replace
 from decimal import Decimal
 
+from countwerk_meter._flow.attempts import unsent
 from countwerk_meter._flow.charge import charge_at_once
 from countwerk_meter._flow.commands import Emit, Journal, Now
 from countwerk_meter._flow.deduct import deduct
@@ -15,7 +16,7 @@ from countwerk_meter._flow.ending import Checkpoint, Commit, Measured, Release, 
 from countwerk_meter._flow.recover import recover
 from countwerk_meter._flow.reserve import draw, reserve
 from countwerk_meter._flow.rows import DEDUCT, ChargeRow, ReservationRow
-from countwerk_meter._flow.settle import settle
+from countwerk_meter._flow.settle import leave, settle
 from countwerk_meter.errors import CountwerkError
 
 from .state import ACCOUNT, LEDGER, OPERATION, VALIDITY, wall_time
@@ -43,14 +44,18 @@ def _told(event, name):
     return Emit(event, {"usage_event_id": name})
 
 
-def _committed(terms, charge, used, *, seal=True):
-    """Commit what a call used, as the end of a block does."""
+def _committed(terms, charge, used, *, seal=True, opens=False):
+    """Commit what a call used, as the end of a block does; `opens`: with the attempt to confirm it, which is returned."""
     now = yield Now()
     measured = Measured(Decimal(used), "set")
     done = yield Journal(
-        Commit(LEDGER, charge.id, charge.epoch, measured, now.wall, terms.rounding, seal, owner=terms.owner)
-    )
+        Commit(
+            LEDGER, charge.id, charge.epoch, measured, now.wall, terms.rounding, seal, terms.owner,
+            leaves=now if opens else None,
+        )
+    )  # fmt: skip
     yield _told("superseded" if done.superseded else "used", charge.id)
+    return done.attempt
 
 
 def _checkpointed(charge, known):
@@ -76,6 +81,16 @@ def clamped(terms, used, hold=5, name="e1"):
         return None
     yield _told("ran", name)
     return ("ending", _process(terms), gate.charge.epoch, used, 0, name)
+
+
+def leaving(terms, used, leaves=True, name="e1"):
+    """End a call that runs, and confirm it at once; or its confirm is opened with the commit and taken back."""
+    attempt = yield from _committed(terms, _charge(terms, name, 0), used, opens=True)
+    if attempt is not None and leaves:
+        yield from leave(terms, attempt)
+    elif attempt is not None:
+        now = yield Now()
+        yield Journal(unsent(attempt.row, now.wall))
 
 
 def ending(terms, epoch, used, known=0, name="e1"):
@@ -146,6 +161,7 @@ PROGRAMS = {
     "call": call,
     "clamped": clamped,
     "ending": ending,
+    "leaving": leaving,
     "flat": flat,
     "drawing": drawing,
     "block": block,
