@@ -49,13 +49,15 @@ class EventId:
     """
     A derived id, and what the journal keeps beside it.
 
-    `trace_id` and `span_id` (hex) are the caller's, for the link from the settlement back to the call.
+    `trace_id` and `span_id` (hex) are the caller's, for the link from the settlement back to the call. `fresh`: it was
+    made just now, and nobody can have used it before.
     """
 
     id: str
     trace_id: str | None = None
     span_id: str | None = None
     durable: bool = False
+    fresh: bool = False
 
 
 class Ordinals:
@@ -65,6 +67,11 @@ class Ordinals:
         self._limit = limit
         self._lock = threading.Lock()
         self._next: OrderedDict[tuple[str, ...], int] = OrderedDict()
+        self._forgot = False
+
+    def surely_first(self, ordinal: int) -> bool:
+        """Whether this ordinal cannot have been given before: it was not the first, or nothing was ever forgotten."""
+        return ordinal > 0 or not self._forgot
 
     def next(self, key: tuple[str, ...]) -> int:
         """Return 0 for the first call within `key`, then 1, 2 and so on."""
@@ -73,6 +80,7 @@ class Ordinals:
             self._next[key] = ordinal + 1
             if len(self._next) > self._limit:
                 self._next.popitem(last=False)
+                self._forgot = True
             return ordinal
 
 
@@ -129,7 +137,8 @@ def derive(
         return EventId(name, trace_id or step.trace_id, span_id, durable=True)
     if trace_id is not None and span_id is not None and not context.is_remote:
         ordinal = ordinals.next(("span", trace_id, span_id, account_id, operation))
-        return EventId(f"cw.{trace_id}.{_digest(16, span_id, str(ordinal), account_id, operation)}", trace_id, span_id)
+        second = _digest(16, span_id, str(ordinal), account_id, operation)
+        return EventId(f"cw.{trace_id}.{second}", trace_id, span_id, fresh=ordinals.surely_first(ordinal))
     if step is not None:
         ordinal = ordinals.next(("run", *step.parts, account_id, operation))
         second = _digest(16, *step.parts, str(ordinal), account_id, operation)
@@ -138,7 +147,7 @@ def derive(
         raise ConfigurationError(
             "no trace span is current, and require_trace is on: pass usage_event_id or start a span"
         )
-    return EventId(f"cw.{_uuid7()}.{_digest(16, account_id, operation)}", trace_id, span_id)
+    return EventId(f"cw.{_uuid7()}.{_digest(16, account_id, operation)}", trace_id, span_id, fresh=True)
 
 
 def _digest(length: int, *parts: str) -> str:

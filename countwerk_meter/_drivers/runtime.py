@@ -112,7 +112,8 @@ class Runtime:
                     reply = self._send(command)
                     self._heard(command, reply, sent)
                 elif isinstance(command, Journal):
-                    reply = self._submit(command).result(_left(until))
+                    future = self._submit(command)
+                    reply = future.result(_left(until)) if command.waits else None
                 elif isinstance(command, Sleep):
                     self._clock.sleep(self._pause(command))
                 else:
@@ -142,8 +143,10 @@ class Runtime:
                     reply = await self._asend(command)
                     self._heard(command, reply, sent)
                 elif isinstance(command, Journal):
-                    async with asyncio.timeout(_left(until)):
-                        reply = await committed(self._submit(command))
+                    future = self._submit(command)
+                    if command.waits:
+                        async with asyncio.timeout(_left(until)):
+                            reply = await committed(future)
                 elif isinstance(command, Sleep):
                     await self._clock.asleep(self._pause(command))
                 else:

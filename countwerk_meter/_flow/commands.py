@@ -23,9 +23,14 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """Carry out one operation on the journal, in one transaction; answered with its result."""
+    """
+    Carry out one operation on the journal, in one transaction; answered with its result.
+
+    With `waits` off it is queued, before all that comes later, and answered with None at once.
+    """
 
     operation: Operation[Any]
+    waits: bool = True
 
 
 @dataclass(frozen=True, slots=True)

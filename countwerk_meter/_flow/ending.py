@@ -84,7 +84,8 @@ class Commit(Operation[Committed]):
 
     Rounds (rule 11), splits what lies beyond the hold into its own leg, committed together (rule 9), and hands
     what recovery had left out to a late leg (rule 15). `seal` ends the block in the same transaction. `leaves`: when
-    the confirm can leave at once, and so its first attempt is opened with it.
+    the confirm can leave at once, and so its first attempt is opened with it. `begins`: the call, if its draw was not
+    waited for: where that found the hold gone, the charge goes under its own id.
     """
 
     durable: ClassVar[bool] = True
@@ -97,9 +98,10 @@ class Commit(Operation[Committed]):
     seal: bool = True
     owner: str | None = None  # who settles what comes late: whoever closed the charge may be dead by now
     leaves: Moment | None = None
+    begins: ChargeRow | None = None
 
     def apply(self, books: Books) -> Committed:
-        charge = books.charge(self.ledger, self.charge_id)
+        charge = books.charge(self.ledger, self.charge_id) or self.begins
         if charge is None or charge.epoch != self.epoch:
             return self._superseded(charge)
         row = books.reservation(charge.reservation_key) if charge.reservation_key else None

@@ -310,14 +310,21 @@ def purchase_options(
     return (links.all_disabled() if links.options else None), said.code
 
 
-def draw(terms: Terms, charge: ChargeRow, reservation_key: str) -> Flow[Gate | None]:
-    """Begin a charge on an open reservation, without a round trip; None: it does not fit what is left."""
+def draw(terms: Terms, charge: ChargeRow, reservation_key: str, *, ahead: bool = False) -> Flow[Gate | None]:
+    """
+    Begin a charge on an open reservation, without a round trip; None: it does not fit what is left.
+
+    `ahead`: its id is new and it is known to fit, so nothing in the journal's answer is waited for. Should the hold
+    have moved on all the same, the commit says what the call was (`Commit.begins`).
+    """
     now: Moment = yield Now()
     try:
-        begun: Begun | None = yield Journal(Draw(charge, reservation_key, now.ledger))
+        begun: Begun | None = yield Journal(Draw(charge, reservation_key, now.ledger), waits=not ahead)
     except Interrupted:
         yield Journal(Abandon(charge, now.wall))
         raise
+    if ahead:
+        return Gate(replace(charge, reservation_key=reservation_key, draw=True))
     if begun is None:
         return None
     if begun.met is not None:

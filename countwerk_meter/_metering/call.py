@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from countwerk_meter._flow.rows import ChargeRow
     from countwerk_meter._metering.engine import Engine
+    from countwerk_meter._metering.funding import Funding
     from countwerk_meter._metering.reservation import Reservation
     from countwerk_meter._metering.spec import Spec
     from countwerk_meter.events import EventId
@@ -66,7 +67,9 @@ class Call:
         self._nested_charged: list[int] = []
         self._own_charged: int | None = None
         self.max_tokens: int | None = None
-        self.fundings: list[str] = []
+        self.fundings: list[Funding] = []
+        self._funding: Funding | None = None
+        self._ahead = False
 
     def __repr__(self) -> str:
         return f"<Reservation {self._spec.operation} {self.usage_event_id or 'not begun'}>"

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 from countwerk_meter._flow.commands import Journal, Now
 from countwerk_meter._flow.ending import Seal
 from countwerk_meter._flow.reserve import Gate, draw, reserve
+from countwerk_meter._metering.funding import Funding
 
 if TYPE_CHECKING:
     from countwerk_meter._flow.commands import Flow, Moment
+    from countwerk_meter._flow.rows import ChargeRow
+    from countwerk_meter._flow.terms import Terms
     from countwerk_meter._metering.reservation import Reservation
+    from countwerk_meter.events import EventId
 
 
 def gate_flow(reservation: Reservation) -> Flow[Gate]:
@@ -35,11 +39,9 @@ def _gate(reservation: Reservation) -> Flow[Gate]:
     charge = spec.charge(terms, event, now.wall)
     block = reservation.block()
     if block is not None:
-        for key in block.fundings:
-            drawn = yield from draw(terms, charge, key)
+        for funding in block.fundings:
+            drawn = yield from _drawn(reservation, funding, charge, event, terms)
             if drawn is not None:
-                if not drawn.replayed:
-                    reservation.drawn_on()
                 return drawn
     hold = spec.reservation(terms, now.wall)
     fit = spec.clamp.fit if spec.clamp is not None else None
@@ -48,7 +50,9 @@ def _gate(reservation: Reservation) -> Flow[Gate]:
     else:
         gate = yield from reserve(terms, charge, hold, shared=True, fit=fit)
         if gate.hold is not None:
-            block.fundings.append(gate.hold.key)
+            # The call that brought it has drawn on it.
+            block.fundings.append(Funding(gate.hold, gate.charge.estimate))
+            reservation.draws_from(block.fundings[-1])
             if not block.open:
                 # The block ended while its hold was being made: nobody else would say that it is over.
                 yield Journal(Seal(gate.hold.key, now.wall))
@@ -56,3 +60,31 @@ def _gate(reservation: Reservation) -> Flow[Gate]:
     if block is not None and not gate.replayed:
         reservation.drawn_on()
     return gate
+
+
+def _drawn(
+    reservation: Reservation, funding: Funding, charge: ChargeRow, event: EventId, terms: Terms
+) -> Flow[Gate | None]:
+    """Draw on one hold of a block; None: it does not fit what is left of it."""
+    if event.fresh and funding.ours:
+        with funding.queueing:
+            return (yield from _taken(reservation, funding, charge, terms, ahead=True))
+    return (yield from _taken(reservation, funding, charge, terms, ahead=False))
+
+
+def _taken(
+    reservation: Reservation, funding: Funding, charge: ChargeRow, terms: Terms, *, ahead: bool
+) -> Flow[Gate | None]:
+    now: Moment = yield Now()
+    if not funding.take(charge.estimate, now.ledger):
+        return None
+    drawn: Gate | None = None
+    try:
+        drawn = yield from draw(terms, charge, funding.key, ahead=ahead)
+        if drawn is not None and not drawn.replayed:
+            reservation.drawn_on()
+            reservation.draws_from(funding, ahead=ahead)
+    finally:
+        if drawn is None or drawn.replayed:
+            funding.give(charge.estimate)
+    return drawn

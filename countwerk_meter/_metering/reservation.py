@@ -13,8 +13,10 @@ import dataclasses
 from typing import TYPE_CHECKING, Self
 
 from countwerk_meter._flow.ending import Commit, Release, Seal
+from countwerk_meter._flow.rows import replace
 from countwerk_meter._metering import scope
 from countwerk_meter._metering.call import Call, Mode
+from countwerk_meter._metering.funding import Funding
 from countwerk_meter._metering.gate import gate_flow
 from countwerk_meter.errors import ConfigurationError, CountwerkError
 
@@ -176,6 +178,10 @@ class Reservation(Call):
             parent.steps += self._spec.step is not None
             parent = parent.usable_parent() if parent._mode is Mode.DRAW else None
 
+    def draws_from(self, funding: Funding, *, ahead: bool = False) -> None:
+        """Note on which hold this call draws; `ahead`: the journal's word on it was not waited for."""
+        self._funding, self._ahead = funding, ahead
+
     @contextlib.contextmanager
     def _let_through(self) -> Generator[None]:
         """Where nothing is enforced, a call that would have been refused goes on, and nothing is noted of it."""
@@ -214,7 +220,7 @@ class Reservation(Call):
             self._spec = dataclasses.replace(self._spec, hold=dataclasses.replace(self._spec.hold, credits=held))
         if gate.hold is not None:
             self._hold_id = gate.hold.reservation_id
-            self.fundings = [gate.hold.key]
+            self.fundings = [Funding(gate.hold)]
         elif gate.charge.draw:
             self._mode = Mode.DRAW
         self._engine.began(self)
@@ -232,7 +238,7 @@ class Reservation(Call):
         if self._mode in {Mode.COVERED, Mode.ASIDE, Mode.REPLAYED}:
             self.open = False
             if self._charge is not None:
-                self._seal(self.fundings, self._charge)
+                self._seal([funding.key for funding in self.fundings], self._charge)
             return None
         assert self._charge is not None
         ending = self._ending(error)
@@ -251,15 +257,19 @@ class Reservation(Call):
                 self._engine.terms.rounding,
                 seal=bool(self.fundings),
                 owner=self._engine.terms.owner,
+                begins=replace(charge, reservation_key=None, draw=False) if self._ahead else None,
                 leaves=moment if sends or self._engine.leaves_at_once(self.account_id) else None,
             )
+        for funding in self.fundings:
+            funding.close()
         future = self._put(operation, charge, sends=sends)
         if future is None:
             return None
         if ending.unpriced:
             self._engine.tell("unpriced", charge, amount=self.amount)
         future.add_done_callback(self._told)
-        self._seal([key for key in self.fundings if key != charge.reservation_key], charge)
+        extra = [funding.key for funding in self.fundings if funding.key != charge.reservation_key]
+        self._seal(extra, charge)
         self._engine.ended(self)
         return future
 
@@ -285,6 +295,8 @@ class Reservation(Call):
             return
         done = future.result()
         self._own_charged = 0 if done.charge is None or done.superseded else done.charge.amount or 0
+        if self._funding is not None and self._charge is not None:
+            self._funding.give(self._charge.estimate - (0 if done.charge is None else done.charge.share))
         around = self._parent
         while around is not None and around._engine is self._engine and around.account_id == self.account_id:
             # No lock: whoever is interrupted while holding one would stop the journal's thread.

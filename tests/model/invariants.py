@@ -121,6 +121,9 @@ def _crashed(state, costs):
         if ("ran", name) not in state.told or state.told & {("used", name), ("released", name), ("superseded", name)}:
             continue
         charge = state.journal.charges.get(name)
+        if charge is None and ("ahead", name) in state.told:
+            # Its process died before its draw was written, which nobody had waited for.
+            continue
         if charge is None or charge.state not in {ChargeState.LOST, ChargeState.SETTLED, *_LISTED}:
             raise Violation("I3", f"{name} ran, and its charge is {charge and charge.state}")
         if ("crashed", name) not in state.told:

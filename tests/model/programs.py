@@ -44,14 +44,14 @@ def _told(event, name):
     return Emit(event, {"usage_event_id": name})
 
 
-def _committed(terms, charge, used, *, seal=True, opens=False):
+def _committed(terms, charge, used, *, seal=True, opens=False, begins=None):
     """Commit what a call used, as the end of a block does; `opens`: with the attempt to confirm it, which is returned."""
     now = yield Now()
     measured = Measured(Decimal(used), "set")
     done = yield Journal(
         Commit(
             LEDGER, charge.id, charge.epoch, measured, now.wall, terms.rounding, seal, terms.owner,
-            leaves=now if opens else None,
+            leaves=now if opens else None, begins=begins,
         )
     )  # fmt: skip
     yield _told("superseded" if done.superseded else "used", charge.id)
@@ -126,8 +126,8 @@ def drawing(terms, used, name="e2", key="k1"):
         yield from _committed(terms, gate.charge, used, seal=False)
 
 
-def block(terms, first, second, estimates=(3, 2), hold=6):
-    """Reserve once, for two calls."""
+def block(terms, first, second, estimates=(3, 2), hold=6, ahead=False):
+    """Reserve once, for two calls; `ahead`: the second does not wait for the journal's word."""
     try:
         gate = yield from reserve(terms, _charge(terms, "e1", estimates[0]), _hold(terms, hold), shared=True)
     except CountwerkError:
@@ -135,17 +135,20 @@ def block(terms, first, second, estimates=(3, 2), hold=6):
     yield _told("ran", "e1")
     if gate.hold is None:
         return ("ending", _process(terms), gate.charge.epoch, first)
-    return ("within", _process(terms), gate.hold.key, first, second, estimates[1])
+    return ("within", _process(terms), gate.hold.key, first, second, estimates[1], ahead)
 
 
-def within(terms, key, first, second, estimate):
+def within(terms, key, first, second, estimate, ahead=False):
     """Run a second call on the block's hold, and end both, and the block."""
-    nested = yield from draw(terms, _charge(terms, "e2", estimate), key)
+    charge = _charge(terms, "e2", estimate)
+    nested = yield from draw(terms, charge, key, ahead=ahead)
     if nested is not None:
+        if ahead:
+            yield _told("ahead", "e2")
         yield _told("ran", "e2")
     yield from _committed(terms, _charge(terms, "e1", first), first, seal=False)
     if nested is not None:
-        yield from _committed(terms, nested.charge, second, seal=False)
+        yield from _committed(terms, nested.charge, second, seal=False, begins=charge if ahead else None)
     now = yield Now()
     yield Journal(Seal(key, now.wall))
 

@@ -220,6 +220,22 @@ SCENARIOS = (
         deep=Left(faults=1, crashes=1, power=1),
     ),
     Scenario(
+        "a draw that nobody waits for",
+        Left(faults=1, crashes=1),
+        worked(("block", 0, 3, 2, (3, 2), 6, True)),
+        {"e1": 3, "e2": 2},
+        deep=Left(faults=1, crashes=1, power=1),
+    ),
+    Scenario(
+        "a draw that nobody waits for, taken over",
+        Left(steals=1),
+        worked(("block", 0, 3, 2, (3, 2), 6, True)),
+        {"e1": 3, "e2": 2},
+        phases=(0,),
+        faults=DOUBT,
+        deep=Left(faults=1, crashes=1, steals=1),
+    ),
+    Scenario(
         "a flat price",
         Left(faults=2, crashes=1),
         worked(("flat", 0, 3)),

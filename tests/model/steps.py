@@ -8,7 +8,7 @@ from .places import CUT, IN_DOUBT, NOT_SENT, UNWRITTEN, Place
 from .programs import GATES, PASSES
 from .state import PHASES, Left, Process, State, Thread, ledger_time, moment, wall_time
 
-_TOLD = frozenset({"ran", "asked", "used", "released", "superseded", "unresolved", "uncollected", "crashed"})
+_TOLD = frozenset({"ran", "ahead", "asked", "used", "released", "superseded", "unresolved", "uncollected", "crashed"})
 _QUIET = frozenset({"balance", "purchase-links"})
 
 

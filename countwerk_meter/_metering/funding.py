@@ -1,0 +1,62 @@
+"""What is left of a hold for the calls that draw on it, known here without asking the journal."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from countwerk_meter._flow.clock import expired_at
+
+if TYPE_CHECKING:
+    from countwerk_meter._flow.rows import ReservationRow
+
+
+class Funding:
+    """
+    One hold of a block. Safe from any thread.
+
+    What is left here is never more than the journal says: it is taken before a draw is queued there, and given back
+    when its end is written.
+
+    Attributes:
+        key: The hold's key in the journal.
+        queueing: Held from taking credits until the draw that takes them is queued, where nobody waits for it.
+
+    """
+
+    def __init__(self, hold: ReservationRow, taken: int = 0) -> None:
+        self.key = hold.key
+        self._hold = hold
+        self._left = hold.amount - taken
+        self._closed = False
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self.queueing = threading.Lock()
+
+    @property
+    def ours(self) -> bool:
+        """Whether nobody but this process draws on it: a forked child has another one's."""
+        return self._pid == os.getpid()
+
+    def take(self, amount: int, ledger_time: float | None) -> bool:
+        """Set credits aside; False: they do not fit, or the block or by the ledger's clock the hold is over."""
+        if not self.ours:
+            return not expired_at(self._hold, ledger_time)
+        with self._lock:
+            if self._closed or amount > self._left or expired_at(self._hold, ledger_time):
+                return False
+            self._left -= amount
+            return True
+
+    def give(self, amount: int) -> None:
+        """Give credits back."""
+        if self.ours:
+            with self._lock:
+                self._left += amount
+
+    def close(self) -> None:
+        """Let nobody draw any more. Draws that were let in before are queued by then, and so come before the end."""
+        if self.ours:
+            with self.queueing, self._lock:
+                self._closed = True
