@@ -6,16 +6,13 @@ What a row may never become is said here once for every store (I7).
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, fields
 from functools import cache
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from countwerk_meter._flow.states import CHARGE_STEPS, RESERVATION_STEPS, ChargeState, ReservationState
 from countwerk_meter.errors import JournalError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 CONFIRM, DEDUCT = "confirm", "deduct"
 
@@ -23,29 +20,28 @@ T = TypeVar("T")
 
 
 @cache
-def _parts(kind: type[Any]) -> tuple[Callable[[Any], tuple[Any, ...]], dict[str, Callable[[Any, Any], None]]]:
-    names = [field.name for field in fields(kind)]
-    # What a slot's descriptor does is not asked whether its class is frozen.
-    return attrgetter(*names), {name: getattr(kind, name).__set__ for name in names}
+def _names(kind: type[Any]) -> frozenset[str]:
+    return frozenset(field.name for field in fields(kind))
 
 
 def replace(row: T, **changes: Any) -> T:
     """
-    Return a copy of a row, or of any other frozen dataclass of several slots, with some of its fields changed.
+    Return a copy of a row, or of any other frozen dataclass, with some of its fields changed.
 
-    As `dataclasses.replace`, for less than half of its time: one call moves its rows on a dozen times.
+    As `dataclasses.replace`, but of a row only the dict is copied, for a tenth of the time: a call moves its rows on a
+    dozen times.
     """
     kind = type(row)
-    values, puts = _parts(kind)
+    if not hasattr(row, "__dict__"):
+        return dataclasses.replace(cast("Any", row), **changes)
+    assert changes.keys() <= _names(kind)
     copy = object.__new__(kind)
-    for put, value in zip(puts.values(), values(row), strict=True):
-        put(copy, value)
-    for name, value in changes.items():
-        puts[name](copy, value)
+    copy.__dict__.update(row.__dict__)
+    copy.__dict__.update(changes)
     return copy
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ReservationRow:
     """
     Credits held on the ledger: the funding of one or more charges.
@@ -93,7 +89,7 @@ class ReservationRow:
         return state
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ChargeRow:
     """
     One logical usage and its whole life, keyed by its `usage_event_id` within a ledger.

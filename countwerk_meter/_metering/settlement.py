@@ -23,6 +23,7 @@ from countwerk_meter._flow.overview import Agenda, Due
 from countwerk_meter._flow.recover import Recovered, recover
 from countwerk_meter._flow.settle import leave, probe, settle
 from countwerk_meter._flow.verdict import Pass, Verdict
+from countwerk_meter._metering.alarm import Alarm
 from countwerk_meter.errors import CountwerkError
 from countwerk_meter.telemetry import link_to
 
@@ -45,8 +46,6 @@ _PROBE_BASE: Final = 0.25
 _PROBE_CAP: Final = 30.0
 _BEHIND_SECONDS: Final = 120.0
 _AGAIN_SECONDS: Final = 1.0
-# Calls that end together settle together, and whoever ended one is not held up by the interpreter's lock.
-_GATHER_SECONDS: Final = 0.005
 # Rows that are read at once, for each request that may be under way: reading them sorts all that is due.
 _AHEAD: Final = 16
 # After so many doubtful probes for one account another one is asked for, if it has anything due.
@@ -105,6 +104,7 @@ class SettlementThread:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
+        self._alarm: Alarm | None = None
         self._start_at = 0.0
         self._stopping = False
         self._running: set[tuple[str, str]] = set()
@@ -162,12 +162,17 @@ class SettlementThread:
                 self._journal.submit(unsent(self._leaving.popleft().row, time.time()))
 
     def _awake(self, *, waited_for: bool = False) -> None:
+        alarm = self._alarm
+        if alarm is not None and not waited_for:
+            alarm.set()
+        else:
+            self._ring()
+
+    def _ring(self) -> None:
         loop, wake = self._loop, self._wake
         if loop is not None and wake is not None:
-            try:
-                loop.call_soon_threadsafe(loop.call_later, 0.0 if waited_for else _GATHER_SECONDS, wake.set)
-            except RuntimeError:  # the loop has just closed: the journal keeps the row for the next start
-                return
+            with contextlib.suppress(RuntimeError):  # it has just closed: the journal keeps the row for the next start
+                loop.call_soon_threadsafe(wake.set)
 
     def _start(self) -> None:
         with self._lock:
@@ -192,12 +197,10 @@ class SettlementThread:
     def stop(self, timeout: float) -> None:
         """End the thread; requests in flight get `timeout` seconds."""
         self._stopping = True
-        loop, wake, thread = self._loop, self._wake, self._thread
+        thread = self._thread
         if thread is None:
             return
-        if loop is not None and wake is not None:
-            with contextlib.suppress(RuntimeError):  # it has just closed
-                loop.call_soon_threadsafe(wake.set)
+        self._ring()
         if thread is not threading.current_thread():
             thread.join(timeout)
 
@@ -208,6 +211,9 @@ class SettlementThread:
             self._broken(error)
         finally:
             self._loop = self._wake = None
+            if self._alarm is not None:
+                self._alarm.end()
+                self._alarm = None
             self._take_back()
 
     def _broken(self, error: Exception) -> None:
@@ -217,6 +223,7 @@ class SettlementThread:
 
     async def _main(self) -> None:
         self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
+        self._alarm = Alarm(self._ring)
         while not self._stopping:
             self._wake.clear()
             try:
