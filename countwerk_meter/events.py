@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import secrets
 import threading
 import time
 from collections import OrderedDict
@@ -20,6 +19,7 @@ from typing import Final
 
 from opentelemetry import trace
 
+from countwerk_meter._unique import random_bytes
 from countwerk_meter.errors import ConfigurationError, InvalidRequestError
 
 _EXPLICIT: Final = re.compile(r"[a-z0-9._-]{1,59}\Z")
@@ -162,7 +162,7 @@ def _digest(length: int, *parts: str) -> str:
 def _uuid7() -> str:
     """Return a UUIDv7 (RFC 9562) as 32 hex digits: sortable by time, and unguessable."""
     milliseconds = time.time_ns() // 1_000_000
-    value = (milliseconds & (1 << 48) - 1) << 80 | secrets.randbits(80)
+    value = (milliseconds & (1 << 48) - 1) << 80 | int.from_bytes(random_bytes(10), "big")
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     return f"{value:032x}"

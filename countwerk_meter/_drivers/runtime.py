@@ -12,7 +12,8 @@ import asyncio
 import contextlib
 import random
 import time
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from countwerk_meter._flow.commands import Emit, Interrupted, Journal, Now, Send, Sleep
 from countwerk_meter.errors import CountwerkError, JournalError
@@ -72,6 +73,13 @@ class Listens(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Ran(Generic[T]):
+    """A flow is over, and this is its result."""
+
+    result: T
+
+
 class Runtime:
     """What flows run on: transports, journal, clocks, and whoever listens."""
 
@@ -126,16 +134,37 @@ class Runtime:
                 self._interrupt(flow)
                 raise
 
-    async def arun(self, flow: Flow[T], *, within: float | None = None) -> T:
-        """Run a flow on the running event loop; `within` as in `run`."""
+    def started(self, flow: Flow[T]) -> Command | Ran[T]:
+        """Run a flow as far as it goes without waiting: return its result, or the command that it waits for."""
+        reply: Any = None
+        while True:
+            try:
+                command = flow.send(reply)
+            except StopIteration as stop:
+                return Ran(stop.value)
+            reply = None
+            try:
+                if isinstance(command, Journal) and not command.waits:
+                    self._submit(command)
+                elif isinstance(command, Now | Emit):
+                    reply = self._quick(command)
+                else:
+                    return command
+            except BaseException:
+                self._interrupt(flow)
+                raise
+
+    async def arun(self, flow: Flow[T], *, within: float | None = None, command: Command | None = None) -> T:
+        """Run a flow on the running event loop; `within` as in `run`. `command`: it has started, and waits for this."""
         until = _until(within)
         reply: Any = None
         failure: Exception | None = None
         while True:
-            try:
-                command = flow.send(reply) if failure is None else flow.throw(failure)
-            except StopIteration as stop:
-                return stop.value
+            if command is None:
+                try:
+                    command = flow.send(reply) if failure is None else flow.throw(failure)
+                except StopIteration as stop:
+                    return stop.value
             reply = failure = None
             try:
                 if isinstance(command, Send):
@@ -144,7 +173,9 @@ class Runtime:
                     self._heard(command, reply, sent)
                 elif isinstance(command, Journal):
                     future = self._submit(command)
-                    if command.waits:
+                    if future.done():
+                        reply = future.result() if command.waits else None
+                    elif command.waits:
                         async with asyncio.timeout(_left(until)):
                             reply = await committed(future)
                 elif isinstance(command, Sleep):
@@ -158,6 +189,7 @@ class Runtime:
             except BaseException:
                 self._interrupt(flow)
                 raise
+            command = None
 
     def _send(self, command: Send) -> Reply:
         assert self._transport is not None

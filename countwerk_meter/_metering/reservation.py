@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 from typing import TYPE_CHECKING, Self
 
+from countwerk_meter._drivers.runtime import Ran
 from countwerk_meter._flow.ending import Commit, Release, Seal
 from countwerk_meter._flow.rows import replace
 from countwerk_meter._metering import scope
@@ -61,7 +62,12 @@ class Reservation(Call):
         if self._steps_aside():
             return self
         with self._let_through(), self._engine.gate_span(self):
-            task = asyncio.ensure_future(self._engine.runtime.arun(gate_flow(self), within=self._engine.patience))
+            runtime, patience = self._engine.runtime, self._engine.patience
+            flow = gate_flow(self)
+            command = runtime.started(flow)
+            if isinstance(command, Ran):
+                return self
+            task = asyncio.ensure_future(runtime.arun(flow, within=patience, command=command))
             self._engine.keep(task)
             try:
                 await asyncio.shield(task)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from countwerk_meter._flow.rows import ChargeRow, ReservationRow
+from countwerk_meter._unique import random_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,7 +57,7 @@ class Spec:
     def reservation(self, terms: Terms, now: float) -> ReservationRow:
         """Return the hold's first row."""
         return ReservationRow(
-            key=uuid.uuid4().hex,
+            key=random_name(),
             ledger=terms.ledger,
             principal=terms.principal,
             owner=terms.owner,

@@ -39,6 +39,7 @@ class _Books:
         self._reservations: dict[str, ReservationRow] = {}
         self._charges: dict[tuple[str, str], ChargeRow] = {}
         self._holding: dict[str, ReservationRow] = {}
+        self._owing: dict[tuple[str, str], ChargeRow] = {}
         self._live: dict[tuple[str, str], ChargeRow] = {}
         self._drawn: dict[str, tuple[tuple[str, str], ...]] = {}
         self._ids: dict[tuple[str, str], str] = {}
@@ -89,9 +90,8 @@ class _Books:
     def owed(self, ledger: str, principal: str, account_id: str) -> list[ChargeRow]:
         return [
             row
-            for row in self._live.values()
+            for row in self._owing.values()
             if (row.ledger, row.principal, row.account_id) == (ledger, principal, account_id)
-            and (row.state is ChargeState.UNCOLLECTED or row.reason == DEFERRED)
         ]
 
     def charged(self, ledger: str, account_id: str) -> int:
@@ -235,7 +235,11 @@ class _Books:
         name = (row.ledger, row.id)
         before = self._charges.get(name)
         self._put(self._charges, name, row)
-        self._put(self._live, name, row if row.state in LIVE else None)
+        lives = row.state in LIVE
+        owes = lives and (row.state is ChargeState.UNCOLLECTED or row.reason == DEFERRED)
+        self._put(self._live, name, row if lives else None)
+        if owes or name in self._owing:
+            self._put(self._owing, name, row if owes else None)
         if row.reservation_key is not None and (before is None or before.reservation_key != row.reservation_key):
             drawn = self._drawn.get(row.reservation_key, ())
             if name not in drawn:

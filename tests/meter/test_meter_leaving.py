@@ -51,17 +51,17 @@ def test_an_outage_leaves_no_attempts_open(bench):
     meter = warmed(bench, bench.meter())
     calls = [meter.reserve(bench.account, "app.chat.reply", amount=5) for _ in range(4)]
     for call in calls:
-        call.__enter__()
+        call.begin()
     bench.control.faults(
         [{"path": path, "kind": "drop_before", "times": 99} for path in (CONFIRM, "/api/credits/balance")]
     )
-    calls[0].__exit__(None, None, None)
+    calls[0].finish()
     deadline = time.monotonic() + 10
     while meter._engine.settlement._probing is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     for call in calls[1:]:
-        call.__exit__(None, None, None)
+        call.finish()
     rows = bench.rows(meter, ReservationState.CLOSING)
     assert [0, 0, 0, 1] == sorted(row.confirms_open for row in rows)
     bench.control.faults([])
