@@ -77,22 +77,22 @@ class Statements:
         )
         self.next_due = self._marked(
             "SELECT min(due_at) FROM ("
-            f" SELECT due_at FROM {self.reservation_table}{self._by('reservation_due')}"
-            " WHERE owner = ? AND due_at > ? AND ledger = ?"
-            f" UNION ALL SELECT due_at FROM {self.charge_table}{self._by('charge_due')}"
-            " WHERE owner = ? AND due_at > ? AND ledger = ?"
+            f" SELECT due_at FROM {self.reservation_table}{self._by('reservation_live')}"
+            f" WHERE owner = ? AND due_at > ? AND ledger = ? AND state IN {holding}"
+            f" UNION ALL SELECT due_at FROM {self.charge_table}{self._by('charge_live')}"
+            f" WHERE owner = ? AND due_at > ? AND ledger = ? AND state IN {live}"
             ") AS rows_of_both"
         )
         self.reservations_owned = self._reservations(
             f"ledger = ? AND principal = ? AND owner = ? AND state IN {holding} LIMIT ?{skip}", "reservation_live"
         )
         self.charges_owned = self._charges(
-            f"ledger = ? AND principal = ? AND owner = ? AND state IN {live} LIMIT ?{skip}", "charge_owned"
+            f"ledger = ? AND principal = ? AND owner = ? AND state IN {live} LIMIT ?{skip}", "charge_live"
         )
         self.moving = self._marked(
             f"SELECT 1 FROM {self.reservation_table}{self._by('reservation_live')}"
             f" WHERE ledger = ? AND owner = ? AND state IN {holding} AND state = 'closing'"
-            f" UNION ALL SELECT 1 FROM {self.charge_table}{self._by('charge_owned')}"
+            f" UNION ALL SELECT 1 FROM {self.charge_table}{self._by('charge_live')}"
             f" WHERE ledger = ? AND owner = ? AND state IN {live} AND state = 'committed' LIMIT 1"
         )
         overdue = "due_at <= ? AND ledger = ? AND principal = ? AND state IN"
@@ -100,7 +100,7 @@ class Statements:
             overdue,
             "ORDER BY due_at LIMIT ?",
             (f" {holding}{skip}", f" {live}{skip}"),
-            ("reservation_overdue", "charge_overdue"),
+            ("reservation_live", "charge_live"),
         )
         self.ended_charges = self._charges(
             f"ledger = ? AND created_at >= ? AND created_at < ? AND state IN {among(ENDED)}"
@@ -119,7 +119,7 @@ class Statements:
         every_live = (
             f"SELECT owner, principal FROM {self.reservation_table}{self._by('reservation_live')}"
             f" WHERE ledger = ? AND state IN {holding}"
-            f" UNION ALL SELECT owner, principal FROM {self.charge_table}{self._by('charge_owned')}"
+            f" UNION ALL SELECT owner, principal FROM {self.charge_table}{self._by('charge_live')}"
             f" WHERE ledger = ? AND state IN {live}"
         )
         self.owners = self._marked(f"SELECT DISTINCT owner, principal FROM ({every_live}) AS live")
@@ -140,14 +140,20 @@ class Statements:
         """Rows of an owner that are due, earliest expiry first, so many; not those of so many accounts."""
         others = f" AND account_id NOT IN ({', '.join('?' * without)})" if without else ""
         return self._union(
-            f"owner = ? AND due_at IS NOT NULL AND due_at <= ? AND ledger = ?{others}",
+            f"owner = ? AND due_at IS NOT NULL AND due_at <= ? AND ledger = ?{others} AND state IN",
             "ORDER BY ends IS NULL, ends, due_at LIMIT ?",
-            indexes=("reservation_due", "charge_due"),
+            (f" {among(HOLDING)}", f" {among(LIVE)}"),
+            indexes=("reservation_live", "charge_live"),
         )
 
     def charges(self, states: Collection[StrEnum]) -> str:
         """Charges of a ledger in these states, newest first, so many."""
-        return self._charges(f"ledger = ? AND state IN {among(states)} ORDER BY created_at DESC, id LIMIT ?")
+        of_these = f"ledger = ? AND state IN {among(states)}"
+        index = ""
+        if LIVE.issuperset(states):
+            of_these += f" AND state IN {among(LIVE)}"
+            index = "charge_live"
+        return self._charges(f"{of_these} ORDER BY created_at DESC, id LIMIT ?", index)
 
     def reservations(self, states: Collection[StrEnum]) -> str:
         """Reservations of a ledger in these states, oldest first, so many."""

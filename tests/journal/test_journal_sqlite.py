@@ -122,7 +122,9 @@ def test_no_query_of_a_call_or_of_recovery_grows_with_what_is_settled(opened, pa
     db.close()
     reads = [line for line in plan if line.startswith(("SEARCH reservation", "SEARCH charge", "SCAN "))]
     assert reads
-    assert not [line for line in reads if line.startswith(("SCAN reservation", "SCAN charge"))]
+    # An index of what lives holds nothing else.
+    scans = [line for line in reads if not line.endswith(("INDEX reservation_live", "INDEX charge_live"))]
+    assert not [line for line in scans if line.startswith(("SCAN reservation", "SCAN charge"))]
     assert not [line for line in reads if line.endswith(("PRIMARY KEY (ledger=?)", "charge_newest (ledger=?)"))]
 
 
