@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, cast
 
 from countwerk_meter.usage import _anthropic, _google, _langchain, _openai, _pydantic_ai
@@ -57,18 +58,25 @@ def _of_answer(source: object, depth: int = 0, *, whole: bool = True) -> Report 
     """Find the report in an answer; `whole`: it is all that was generated, not a chunk of a stream."""
     if source is None or isinstance(source, str | bytes | int | float | type) or depth > _DEEPEST:
         return None
-    # The output count of one that is still being made is a placeholder: it says nothing of what was generated.
-    if any(unfinished(source) for unfinished in _UNFINISHED):
-        return None
-    if _openai.from_cache(source):
-        return Report(free=True)
-    for reader in _READERS:
-        if (report := reader(source)) is not None:
-            return report
+    if not _only_holds(type(source)):
+        # The output count of one that is still being made is a placeholder: it says nothing of what was generated.
+        if any(unfinished(source) for unfinished in _UNFINISHED):
+            return None
+        if _openai.from_cache(source):
+            return Report(free=True)
+        for reader in _READERS:
+            if (report := reader(source)) is not None:
+                return report
     report = _held(source, depth, whole=whole)
     if report is not None and whole and _leaves_out(report, lambda aloud: generated(source, aloud=aloud)):
         return replace(report, partial=True)
     return report
+
+
+@cache
+def _only_holds(kind: type) -> bool:
+    """Say whether this is a class of LangChain's that reports nothing itself: none of the readers need be asked."""
+    return kind.__module__.startswith(("langchain_core.outputs.", "langchain_core.messages."))
 
 
 def _held(source: object, depth: int, *, whole: bool) -> Report | None:

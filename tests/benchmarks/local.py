@@ -2,8 +2,8 @@
 
 import asyncio
 import contextvars
+import itertools
 import time
-import uuid
 
 from countwerk_meter_langchain import CountwerkCallbackHandler
 from frame import KEY, Figure, folder, turns
@@ -19,10 +19,13 @@ _URL = "http://127.0.0.1:9"
 class NullLedger:
     """Stands between a meter and its ledger, and answers at once."""
 
+    def __init__(self):
+        self._numbers = itertools.count()
+
     def _answer(self, request):
         data = dict(request.body)
         if request.name == "reserve":
-            data |= {"reservationId": f"res-{uuid.uuid4().hex}", "expiresAt": "2099-01-01T00:00:00Z"}
+            data |= {"reservationId": f"res-{next(self._numbers)}", "expiresAt": "2099-01-01T00:00:00Z"}
         data |= {"confirmed": True, "cancelled": True}
         return Answer(Envelope(200, None, data), time.time())
 
