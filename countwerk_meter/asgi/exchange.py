@@ -162,6 +162,9 @@ class Exchange:
             await self._send_first_or_last(message)
 
     async def _send_first_or_last(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and not isinstance(message.get("headers", ()), list | tuple):
+            # Any iterable will do, one too that can be read only once.
+            message = {**message, "headers": list(message["headers"])}
         if self.instead is not None and await self._is_answered(message, self.instead):
             return
         if self._holds_back(message):
@@ -204,8 +207,8 @@ class Exchange:
         if message["type"] == "http.response.start":
             return receipt.announced(message, event_stream=self.event_stream)
         if self.complete:
-            self._open_end = self.event_stream or receipt.trails
-            return {**message, "more_body": True} if self.event_stream else message
+            self._open_end = receipt.ends_events or receipt.trails
+            return {**message, "more_body": True} if receipt.ends_events else message
         return message
 
     def _conclude_late(self) -> None:
@@ -220,7 +223,7 @@ class Exchange:
         if isinstance(self._late, asyncio.TimerHandle):
             self._late.cancel()
         with contextlib.suppress(OSError):
-            if self.event_stream:
+            if self.receipt.ends_events:
                 event = self.receipt.event() if known else b""
                 await self._hand_over(self._last(event))
             else:

@@ -291,3 +291,18 @@ async def test_a_request_leaves_no_garbage(wrap, request_to, scope_of, path):
 
 def _count():
     return sum(type(one) in {Exchange, Frame} for one in gc.get_objects())
+
+
+@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.parametrize("status", [200, 500])
+async def test_headers_that_can_be_read_once(wrap, request_to, told, status):
+    """ASGI lets an app give its headers as any iterable: all of them go out."""
+
+    async def app(scope, receive, send):
+        headers = ((name, b"1") for name in (b"x-first", b"x-last"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send(END)
+
+    route = Route("POST", "/chat", "app.chat", price=HOLD)
+    request = await request_to(wrap(app, route, answer_headers=told)).run()
+    assert {b"x-first", b"x-last"} <= {*request.headers}
