@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 from countwerk_meter.asgi.problems import answer_to
@@ -32,7 +33,10 @@ async def serve(app: ASGIApp, scope: Scope, receive: Receive, send: Send, owner:
         if problem is None:
             raise
         if not accepted and _DENIAL in (scope.get("extensions") or {}):
-            for message in problem.messages(_DENIAL):
-                await send(message)
+            told = problem.messages(_DENIAL)
         else:
-            await send({"type": "websocket.close", "code": _CLOSED, "reason": problem.code})
+            told = ({"type": "websocket.close", "code": _CLOSED, "reason": problem.code},)
+        # That its client is gone already is no error of the app's.
+        with contextlib.suppress(OSError):
+            for message in told:
+                await send(message)

@@ -90,6 +90,20 @@ async def test_ended_already(connect, last):
     assert await connect(app_of(last), **DENIAL) == [last, "raised"]
 
 
+async def test_a_client_that_took_no_close(wrap):
+    """That nobody is there any more is no error of the app's."""
+
+    async def send(message):
+        if message["type"] == "websocket.close":
+            raise OSError("the client has gone")
+
+    async def receive():
+        return {"type": "websocket.connect"}
+
+    scope = {"type": "websocket", "path": "/ws/1", "headers": [(b"x-account", b"acct_1")]}
+    await wrap(app_of(ACCEPT), ROUTE)(scope, receive, send)
+
+
 async def test_other_errors_stay(connect):
     """What is not ours is raised on."""
     with pytest.raises(ValueError, match="no"):
