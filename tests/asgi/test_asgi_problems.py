@@ -82,8 +82,13 @@ async def test_402_at_the_gate(wrap, request_to, spent):
 
 @pytest.mark.parametrize(
     "error",
-    [DENIED, ExceptionGroup("tasks", [DENIED]), ExceptionGroup("tasks", [ExceptionGroup("inner", [DENIED])])],
-    ids=["plain", "group", "groups"],
+    [
+        DENIED,
+        ExceptionGroup("tasks", [DENIED]),
+        ExceptionGroup("tasks", [ExceptionGroup("inner", [DENIED])]),
+        ExceptionGroup("tasks", [DENIED, ExceptionGroup("inner", [DENIED, DENIED])]),
+    ],
+    ids=["plain", "group", "groups", "several"],
 )
 @pytest.mark.parametrize("held", [(), (START | {"status": 500}, END)], ids=["nothing sent", "a whole 500 sent"])
 async def test_402_from_below(anywhere, request_to, spent, error, held):
