@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 # How a send ends that its client does not take: it is gone, or so slow that the app waits for it no longer.
 _NOT_TAKEN: Final = (OSError, asyncio.CancelledError)
+# Seconds before which nobody gives up waiting: a send that is cancelled earlier was cancelled for another reason.
+_STALLED: Final = 0.25
 # Seconds that an end is kept open while somebody still waits for the client to go.
 _PATIENCE: Final = 0.2
 _BLANK_LINES: Final = (b"\n\n", b"\r\n\r\n", b"\r\r")
@@ -152,11 +155,12 @@ class Exchange:
         if self.yielded and message.get("more_body"):
             if self.event_stream:
                 self._tail = message.get("body") or self._tail
+            since = time.monotonic()
             try:
                 # No request begins in the middle of another's response, so nothing need be put back around it.
                 await self._send(message)
-            except _NOT_TAKEN:
-                self.left = True
+            except _NOT_TAKEN as error:
+                self._not_taken(error, since)
                 raise
         else:
             await self._send_first_or_last(message)
@@ -255,14 +259,19 @@ class Exchange:
         inside = None if message["type"] == "http.response.start" else surroundings.surroundings()
         if inside is not None:
             surroundings.put_back(self._around)
+        since = time.monotonic()
         try:
             await self._send(message)
-        except _NOT_TAKEN:
-            self.left = True
+        except _NOT_TAKEN as error:
+            self._not_taken(error, since)
             raise
         finally:
             if inside is not None:
                 surroundings.put_back(inside)
+
+    def _not_taken(self, error: BaseException, since: float) -> None:
+        # A task of the app's that fails cancels the one that sends, and says nothing of the client.
+        self.left = self.left or isinstance(error, OSError) or time.monotonic() - since >= _STALLED
 
     def _holds_back(self, message: Message) -> bool:
         if message["type"] == "http.response.start":
