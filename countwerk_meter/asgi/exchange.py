@@ -7,8 +7,8 @@ waits as long as the server makes it wait. Of a request, only what a size's call
 With one exception: a response of status 500 or more is held back while it may still become a 402. An app that is
 wrapped from the outside answers an exception itself with a whole 500 (`ServerErrorMiddleware`) and raises it only then.
 So such a response goes out when it turns out to stream, when the app waits for its client, or when the app returns.
-Other frameworks (Django, Litestar) make a 500 of an exception and never raise it: where a metered call inside was
-refused and none was let through after it, the 402 goes out instead.
+Other frameworks (Django, Litestar), and middleware that catches everything, make a 500 of an exception and never raise
+it: where the gate or a metered call inside was refused and none was let through after it, its answer goes out instead.
 """
 
 from __future__ import annotations

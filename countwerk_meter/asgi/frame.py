@@ -24,6 +24,7 @@ from countwerk_meter.errors import LedgerUnavailableError
 
 if TYPE_CHECKING:
     from countwerk_meter.asgi.exchange import Exchange
+    from countwerk_meter.asgi.problems import Problem
     from countwerk_meter.asgi.protocol import ASGIApp, Asked, Scope
     from countwerk_meter.asgi.tariff import Tariff
     from countwerk_meter.errors import CountwerkError
@@ -53,7 +54,7 @@ class Settings:
 class Frame:
     """One request."""
 
-    __slots__ = ("_outer", "_owns", "_settings", "exchange", "owner", "refusals", "reservation", "scope")
+    __slots__ = ("_outer", "_owns", "_settings", "denied", "exchange", "owner", "refusals", "reservation", "scope")
 
     def __init__(self, settings: Settings, scope: Scope, exchange: Exchange) -> None:
         self._settings = settings
@@ -64,6 +65,17 @@ class Frame:
         self._owns = False
         self.reservation: Reservation | None = None
         self.refusals: list[CountwerkError] = []
+        self.denied: NotLetThroughError | None = None
+
+    @property
+    def refusal(self) -> Exception | None:
+        """What refused the request, or a call inside, and was not followed by a call that was let through."""
+        return self.denied or (self.refusals[-1] if self.refusals else None)
+
+    def deny(self, problem: Problem) -> NotLetThroughError:
+        """Note that the gate lets the request through no more, and return what is to be raised."""
+        self.denied = NotLetThroughError(problem)
+        return self.denied
 
     @property
     def meter(self) -> Meter:
@@ -98,11 +110,11 @@ class Frame:
             self.exchange.deadline = time.monotonic() + self.meter._engine.terms.reserve_timeout
             await reservation.abegin()
         except RequestRefusedError as error:
-            raise NotLetThroughError(refused(error)) from None
+            raise self.deny(refused(error)) from None
         except LedgerUnavailableError as error:
             _log.warning("%s is not let through: %s", tariff.operation, type(error).__name__)
-            raise NotLetThroughError(unavailable(error)) from None
-        self.exchange.deadline = None
+            raise self.deny(unavailable(error)) from None
+        self.exchange.deadline = self.denied = None
         self.reservation, self._owns = reservation, True
         told = self._settings.answer_headers if tariff.answer_headers is None else tariff.answer_headers
         if told and reservation.usage_event_id and not reservation.engine.shadow:

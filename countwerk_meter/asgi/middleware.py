@@ -132,7 +132,8 @@ class CreditsMiddleware:
         frame = Frame(self._settings, scope, exchange)
 
         async def instead() -> Problem | None:
-            return await self._answer(frame, frame.refusals[-1]) if frame.refusals else None
+            refusal = frame.refusal
+            return None if refusal is None else await self._answer(frame, refusal)
 
         exchange.instead = instead
         try:
@@ -151,7 +152,7 @@ class CreditsMiddleware:
             await exchange.release()
         finally:
             # Each knows the other: let go, they need no garbage collector; and nor does what a refusal carries.
-            exchange.instead = None
+            exchange.instead = frame.denied = None
             frame.refusals.clear()
 
     async def _answer(self, frame: Frame, error: BaseException) -> Problem | None:
