@@ -94,7 +94,8 @@ def problem_of(error: BaseException | None, account_id: str | None = None) -> Pr
         return _conflict(error, "CHARGE_ALREADY_SETTLED", "Already charged", "This request was charged before.")
     if isinstance(error, ChargeInProgressError):
         return _conflict(error, "CHARGE_IN_PROGRESS", "In progress", "This very request is being carried out.")
-    return None
+    # Litestar wraps what is raised in a stream, others what is raised anywhere.
+    return None if error is None else problem_of(error.__cause__, account_id)
 
 
 async def answer_to(error: BaseException, owner: Owner) -> Problem | None:
