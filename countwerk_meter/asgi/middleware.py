@@ -63,6 +63,8 @@ class CreditsMiddleware:
         500, by the server: the rest, which the operator must see: a wrong API key, a price that is none, an
             `account_id` that raises. It is raised, and nothing was reserved.
 
+    A middleware of the same meter below this one (a mounted app's, say) finds the request metered, and adds nothing.
+
     Browsers read a 402 from another origin only with CORS headers: add `CORSMiddleware` after (so around) this one.
 
     A whole response of status 500 or more is held back until the app returns, for it may be followed by an exception
