@@ -7,14 +7,15 @@ waits as long as the server makes it wait. Of a request, only what a size's call
 With one exception: a response of status 500 or more is held back while it may still become a 402. An app that is
 wrapped from the outside answers an exception itself with a whole 500 (`ServerErrorMiddleware`) and raises it only then.
 So such a response goes out when it turns out to stream, when the app waits for its client, or when the app returns.
-Other frameworks (Django, Litestar) make a 500 of an exception and never raise it: where a metered call inside was
-refused and none was let through after it, the 402 goes out instead.
+Other frameworks (Django, Litestar), and middleware that catches everything, make a 500 of an exception and never raise
+it: where the gate or a metered call inside was refused and none was let through after it, its answer goes out instead.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 # How a send ends that its client does not take: it is gone, or so slow that the app waits for it no longer.
 _NOT_TAKEN: Final = (OSError, asyncio.CancelledError)
+# Seconds before which nobody gives up waiting: a send that is cancelled earlier was cancelled for another reason.
+_STALLED: Final = 0.25
 # Seconds that an end is kept open while somebody still waits for the client to go.
 _PATIENCE: Final = 0.2
 _BLANK_LINES: Final = (b"\n\n", b"\r\n\r\n", b"\r\r")
@@ -152,16 +155,20 @@ class Exchange:
         if self.yielded and message.get("more_body"):
             if self.event_stream:
                 self._tail = message.get("body") or self._tail
+            since = time.monotonic()
             try:
                 # No request begins in the middle of another's response, so nothing need be put back around it.
                 await self._send(message)
-            except _NOT_TAKEN:
-                self.left = True
+            except _NOT_TAKEN as error:
+                self._not_taken(error, since)
                 raise
         else:
             await self._send_first_or_last(message)
 
     async def _send_first_or_last(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and not isinstance(message.get("headers", ()), list | tuple):
+            # Any iterable will do, one too that can be read only once.
+            message = {**message, "headers": list(message["headers"])}
         if self.instead is not None and await self._is_answered(message, self.instead):
             return
         if self._holds_back(message):
@@ -204,8 +211,8 @@ class Exchange:
         if message["type"] == "http.response.start":
             return receipt.announced(message, event_stream=self.event_stream)
         if self.complete:
-            self._open_end = self.event_stream or receipt.trails
-            return {**message, "more_body": True} if self.event_stream else message
+            self._open_end = receipt.ends_events or receipt.trails
+            return {**message, "more_body": True} if receipt.ends_events else message
         return message
 
     def _conclude_late(self) -> None:
@@ -220,7 +227,7 @@ class Exchange:
         if isinstance(self._late, asyncio.TimerHandle):
             self._late.cancel()
         with contextlib.suppress(OSError):
-            if self.event_stream:
+            if self.receipt.ends_events:
                 event = self.receipt.event() if known else b""
                 await self._hand_over(self._last(event))
             else:
@@ -252,14 +259,19 @@ class Exchange:
         inside = None if message["type"] == "http.response.start" else surroundings.surroundings()
         if inside is not None:
             surroundings.put_back(self._around)
+        since = time.monotonic()
         try:
             await self._send(message)
-        except _NOT_TAKEN:
-            self.left = True
+        except _NOT_TAKEN as error:
+            self._not_taken(error, since)
             raise
         finally:
             if inside is not None:
                 surroundings.put_back(inside)
+
+    def _not_taken(self, error: BaseException, since: float) -> None:
+        # A task of the app's that fails cancels the one that sends, and says nothing of the client.
+        self.left = self.left or isinstance(error, OSError) or time.monotonic() - since >= _STALLED
 
     def _holds_back(self, message: Message) -> bool:
         if message["type"] == "http.response.start":

@@ -2,7 +2,7 @@
 One request and the one reservation that it may have: begun at its gate, or from inside of the app; ended when it ends.
 
 The rule: the first that begins it owns the request. Whoever comes later, a framework's dependency below a listed route
-say, is given the same reservation, so that one request is charged once.
+say, or a further middleware of the same meter, is given the same reservation, so that one request is charged once.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from countwerk_meter.errors import LedgerUnavailableError
 
 if TYPE_CHECKING:
     from countwerk_meter.asgi.exchange import Exchange
+    from countwerk_meter.asgi.problems import Problem
     from countwerk_meter.asgi.protocol import ASGIApp, Asked, Scope
     from countwerk_meter.asgi.tariff import Tariff
     from countwerk_meter.errors import CountwerkError
@@ -53,15 +54,28 @@ class Settings:
 class Frame:
     """One request."""
 
-    __slots__ = ("_settings", "exchange", "owner", "refusals", "reservation", "scope")
+    __slots__ = ("_outer", "_owns", "_settings", "denied", "exchange", "owner", "refusals", "reservation", "scope")
 
     def __init__(self, settings: Settings, scope: Scope, exchange: Exchange) -> None:
         self._settings = settings
         self.scope = scope
         self.exchange = exchange
         self.owner = Owner(settings.account_id, scope)
+        self._outer = frame_of(scope)
+        self._owns = False
         self.reservation: Reservation | None = None
         self.refusals: list[CountwerkError] = []
+        self.denied: NotLetThroughError | None = None
+
+    @property
+    def refusal(self) -> Exception | None:
+        """What refused the request, or a call inside, and was not followed by a call that was let through."""
+        return self.denied or (self.refusals[-1] if self.refusals else None)
+
+    def deny(self, problem: Problem) -> NotLetThroughError:
+        """Note that the gate lets the request through no more, and return what is to be raised."""
+        self.denied = NotLetThroughError(problem)
+        return self.denied
 
     @property
     def meter(self) -> Meter:
@@ -86,6 +100,9 @@ class Frame:
         if self.reservation is not None:
             return self.reservation
         self.owner.is_now(account_id)
+        self.reservation = self._begun_outside(account_id)
+        if self.reservation is not None:
+            return self.reservation
         trusted = self._settings.trusted_callers if tariff.trusted_callers is None else tariff.trusted_callers
         step = step_of(self.scope, account_id) if await given(trusted, self.scope) else None
         try:
@@ -93,16 +110,26 @@ class Frame:
             self.exchange.deadline = time.monotonic() + self.meter._engine.terms.reserve_timeout
             await reservation.abegin()
         except RequestRefusedError as error:
-            raise NotLetThroughError(refused(error)) from None
+            raise self.deny(refused(error)) from None
         except LedgerUnavailableError as error:
             _log.warning("%s is not let through: %s", tariff.operation, type(error).__name__)
-            raise NotLetThroughError(unavailable(error)) from None
-        self.exchange.deadline = None
-        self.reservation = reservation
+            raise self.deny(unavailable(error)) from None
+        self.exchange.deadline = self.denied = None
+        self.reservation, self._owns = reservation, True
         told = self._settings.answer_headers if tariff.answer_headers is None else tariff.answer_headers
         if told and reservation.usage_event_id and not reservation.engine.shadow:
             self.exchange.receipt = Receipt(reservation, self.scope)
         return reservation
+
+    def _begun_outside(self, account_id: str) -> Reservation | None:
+        """Return what a middleware around this one holds for the same account with the same meter."""
+        outer = self._outer
+        while outer is not None:
+            begun = outer.reservation
+            if begun is not None and outer.meter is self.meter and begun.account_id == account_id:
+                return begun
+            outer = outer._outer
+        return None
 
     def enter(self) -> None:
         """Make the request's reservation and account the current ones, from here to the end of the request."""
@@ -111,7 +138,7 @@ class Frame:
         surroundings._account.set(self.reservation.account_id)
 
     async def run(self, app: ASGIApp) -> None:
-        """Run the app, and end the reservation that the request has by then."""
+        """Run the app, and end the reservation that the request has by then, unless it was begun outside."""
         exchange = self.exchange
         error: BaseException | None = None
         try:
@@ -124,7 +151,7 @@ class Frame:
                 await exchange.release()
             raise
         finally:
-            if self.reservation is not None:
+            if self.reservation is not None and self._owns:
                 await self.reservation.afinish(outcome(self.reservation, exchange, error))
                 if error is None or isinstance(error, Exception):
                     await exchange.conclude()

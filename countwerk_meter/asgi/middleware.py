@@ -63,6 +63,8 @@ class CreditsMiddleware:
         500, by the server: the rest, which the operator must see: a wrong API key, a price that is none, an
             `account_id` that raises. It is raised, and nothing was reserved.
 
+    A middleware of the same meter below this one (a mounted app's, say) finds the request metered, and adds nothing.
+
     Browsers read a 402 from another origin only with CORS headers: add `CORSMiddleware` after (so around) this one.
 
     A whole response of status 500 or more is held back until the app returns, for it may be followed by an exception
@@ -132,7 +134,8 @@ class CreditsMiddleware:
         frame = Frame(self._settings, scope, exchange)
 
         async def instead() -> Problem | None:
-            return await self._answer(frame, frame.refusals[-1]) if frame.refusals else None
+            refusal = frame.refusal
+            return None if refusal is None else await self._answer(frame, refusal)
 
         exchange.instead = instead
         try:
@@ -151,7 +154,7 @@ class CreditsMiddleware:
             await exchange.release()
         finally:
             # Each knows the other: let go, they need no garbage collector; and nor does what a refusal carries.
-            exchange.instead = None
+            exchange.instead = frame.denied = None
             frame.refusals.clear()
 
     async def _answer(self, frame: Frame, error: BaseException) -> Problem | None:

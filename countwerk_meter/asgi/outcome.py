@@ -16,7 +16,7 @@ The first line that fits applies. "Recorded": something was recorded or set.
 "Broken off": the client was seen to leave, or the app gave up waiting for it to take what was sent, or the app was
 cancelled, or it returned without ending its response. A normal return does not mean that the client got everything:
 under uvicorn that is how an app ends whose client leaves. "Failed": the app raised, and its client was there, taking
-what was sent.
+what was sent; what waited for it less than a quarter of a second when the app failed counts as taken.
 
 The hold is charged only where no nested call drew on it; a nested call's charge is its own, and stays in every line.
 """

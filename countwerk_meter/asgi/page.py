@@ -42,6 +42,8 @@ _NOTHING_TO_BUY: Final = {
     "DS24_KEY_REQUIRED": "Buying is switched off at the moment. Please tell whoever runs this service.",
     "DS24_KEY_INVALID": "Buying is switched off at the moment. Please tell whoever runs this service.",
 }
+# Characters of a number beyond which it is shown smaller, to stand in one line of a telephone's.
+_LONG: Final = len("999,999,999")
 _NOT_FETCHED: Final = "The ways to buy could not be fetched. Please load this page again in a moment."
 
 
@@ -82,8 +84,8 @@ def page(payload: Mapping[str, Any], left: int | None) -> bytes:
         facts.append(_fact("Left", left))
     if payload["held"]:
         facts.append(_fact("In use", payload["held"], _until(payload["held_until"])))
-    reference = " · ".join(
-        f"<code>{_text(word)}</code>" for word in (payload["operation"], payload["usage_event_id"]) if word
+    reference = "".join(
+        f"\n<code>{_text(word)}</code>" for word in (payload["operation"], payload["usage_event_id"]) if word
     )
     return f"""<!doctype html>
 <html lang="en">
@@ -103,7 +105,7 @@ def page(payload: Mapping[str, Any], left: int | None) -> bytes:
 <section aria-labelledby="more">
 <h2 id="more">Get more credits</h2>
 {_list(options, payload["purchase_error"])}</section>
-<footer>{reference}</footer>
+<footer>If you ask for help, quote:{reference}</footer>
 </main>
 </body>
 </html>
@@ -112,7 +114,9 @@ def page(payload: Mapping[str, Any], left: int | None) -> bytes:
 
 def _fact(name: str, credits_: int, note: str = "") -> str:
     unit = "credit" if credits_ == 1 else "credits"
-    return f"<div><dt>{name}</dt><dd><b>{credits_:,}</b> <small>{unit}{note}</small></dd></div>\n"
+    number = f"{credits_:,}"
+    size = ' class="long"' if len(number) > _LONG else ""
+    return f"<div><dt>{name}</dt><dd><b{size}>{number}</b> <small>{unit}{note}</small></dd></div>\n"
 
 
 def _in_use(held: int) -> str:

@@ -77,10 +77,11 @@ def problem_of(error: BaseException | None, account_id: str | None = None) -> Pr
 
     A client is told of its own account alone, which is `account_id`: nothing of another one, such as the app's.
     """
-    while isinstance(error, BaseExceptionGroup):
-        # A task group wraps what its only failed task raised.
+    if isinstance(error, BaseExceptionGroup):
+        # A task group wraps what its tasks raised: all of it must be ours.
         failed = cast("BaseExceptionGroup[BaseException]", error).exceptions
-        error = failed[0] if len(failed) == 1 else None
+        problems = [problem_of(each, account_id) for each in failed]
+        return problems[0] if None not in problems else None
     if isinstance(error, NotLetThroughError):
         return error.problem
     if isinstance(error, InsufficientCreditsError):
@@ -93,7 +94,8 @@ def problem_of(error: BaseException | None, account_id: str | None = None) -> Pr
         return _conflict(error, "CHARGE_ALREADY_SETTLED", "Already charged", "This request was charged before.")
     if isinstance(error, ChargeInProgressError):
         return _conflict(error, "CHARGE_IN_PROGRESS", "In progress", "This very request is being carried out.")
-    return None
+    # Litestar wraps what is raised in a stream, others what is raised anywhere.
+    return None if error is None else problem_of(error.__cause__, account_id)
 
 
 async def answer_to(error: BaseException, owner: Owner) -> Problem | None:

@@ -23,17 +23,19 @@ class Receipt:
     What one response says of its charge.
 
     Attributes:
+        ends_events: The response is an event stream that ends with an event of ours.
         trails: The response ends with trailers of ours.
 
     """
 
-    __slots__ = ("_reservation", "_trailers", "trails")
+    __slots__ = ("_reservation", "_trailers", "ends_events", "trails")
 
     def __init__(self, reservation: Reservation, scope: Scope) -> None:
         self._reservation = reservation
         accepted = (header(scope, b"te") or "").lower().replace(" ", "").split(",")
         server = "http.response.trailers" in (scope.get("extensions") or {})
         self._trailers = server and "trailers" in accepted and scope["method"] != "HEAD"
+        self.ends_events = False
         self.trails = False
 
     @property
@@ -48,8 +50,10 @@ class Receipt:
             (b"credits-reserved", str(self._reserved).encode()),
             (b"credits-event-id", self._reservation.usage_event_id.encode()),
         ]
-        # Trailers that the app sends itself are the app's.
-        self.trails = self._trailers and not event_stream and not message.get("trailers")
+        # Trailers that the app sends itself are the app's, and nothing can come after the body that they follow.
+        ours = not message.get("trailers")
+        self.ends_events = ours and event_stream
+        self.trails = ours and not event_stream and self._trailers
         if self.trails:
             headers.append((b"trailer", b"credits-charged"))
             return {**message, "headers": headers, "trailers": True}

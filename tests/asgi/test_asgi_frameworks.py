@@ -354,3 +354,23 @@ def test_an_app_that_fails_in_its_stream(client, spent):
     assert spent() == 0
     # Django leaves the request's body unclosed then, and says so when it is collected: here, not in another test.
     gc.collect()
+
+
+def test_an_event_stream_that_runs_out_in_litestar(wrap, work, serve, spent):
+    """It wraps what is raised in a stream into an error of its own; the stream ends with the payload all the same."""
+
+    @litestar.get("/events")
+    async def events() -> litestar.response.ServerSentEvent:
+        async def words():
+            yield "first"
+            await work.denied()
+
+        return litestar.response.ServerSentEvent(words())
+
+    app = litestar.Litestar([events], logging_config=None, openapi_config=None)
+    client = serve(wrap(app, Route("GET", "/events", "app.chat", amount=5)))
+    first, last = client.get("/events").text.replace("\r", "").strip().split("\n\n")
+    assert first == "data: first"
+    assert last.startswith('event: payment_required\ndata: {"type":"about:blank","title":"Not enough credits"')
+    serve.stop()
+    assert spent() == 5

@@ -271,11 +271,22 @@ async def test_metered_calls_below_are_the_accounts(meter, wrap, request_to, sco
     assert spent() == 4
 
 
-async def test_the_first_middleware_owns_the_request(wrap, request_to, scope_of, chat, spent):
-    """A route that two middlewares list is charged once, by the outer one's price."""
-    inner = wrap(Plain(), Route("POST", "/chat/{id}", "app.inner", price=3))
-    await request_to(wrap(inner, ROUTE), scope_of(path="/chat/1")).run()
+@pytest.mark.parametrize("size", ["price", "amount"])
+@pytest.mark.parametrize("headers", [[], [(b"idempotency-key", b"k")]], ids=["", "with a key"])
+async def test_the_first_middleware_owns_the_request(wrap, request_to, scope_of, spent, size, headers):
+    """A route that two middlewares list is charged once, by the outer one's price; a key names that one charge."""
+    outer, inner = (Route("POST", "/chat/{id}", "app.chat", **{size: credits_}) for credits_ in (5, 3))
+    app = wrap(wrap(Plain(), inner, trusted_callers=True), outer, trusted_callers=True)
+    assert (await request_to(app, scope_of(path="/chat/1", headers=headers)).run()).status == 200
     assert spent() == 5
+
+
+async def test_an_inner_middleware_of_another_account_has_its_own(wrap, request_to, scope_of, control, spent):
+    """What is another account's is charged to that one, beside the outer one's."""
+    control.account("acct_2", balance=10, ai_product_id="prod_1")
+    inner = wrap(Plain(), Route("POST", "/chat/{id}", "app.chat", price=3), account_id=lambda scope: "acct_2")
+    assert (await request_to(wrap(inner, ROUTE), scope_of(path="/chat/1")).run()).status == 200
+    assert (spent(), spent("acct_2")) == (5, 3)
 
 
 class Plain(Chat):

@@ -21,6 +21,12 @@ def start(status):
     return START | {"status": status}
 
 
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch):
+    """An app that gives up on its client sooner than others."""
+    monkeypatch.setattr("countwerk_meter.asgi.exchange._STALLED", 0.05)
+
+
 class AppError(Exception):
     """The app's own failure."""
 
@@ -55,6 +61,7 @@ ENDINGS = {
     "a second response after bytes": ([START, CHUNK, start(500), END], None),
     "failed, and a second response": ([START, CHUNK, start(500), END], "raise"),
     "left, and a second response": ([START, CHUNK, start(500)], "leave"),
+    "failed beside a send": ([START, CHUNK], "cancel a send and raise"),
     "stalled before the body": ([START], "stall and raise"),
     "stalled in the body": ([START, CHUNK], "stall and raise"),
     "stalled at the start": ([], "stall and raise"),
@@ -92,6 +99,7 @@ COSTS = {
     "a second response after bytes": (HOLD, HOLD),
     "failed, and a second response": (HOLD, HOLD),
     "left, and a second response": (HOLD, HOLD),
+    "failed beside a send": (0, HOLD),
     "stalled before the body": (HOLD, HOLD),
     "stalled in the body": (HOLD, HOLD),
     "stalled at the start": (HOLD, 0),
@@ -115,9 +123,15 @@ def app_that(ending, *, records):
         if then == "stall and raise":
             scope["client"].stalls = True
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.01):
+                async with asyncio.timeout(0.08):
                     await send(dict(CHUNK if messages else START))
-        if then in {"raise", "leave and raise", "stall and raise"}:
+        if then == "cancel a send and raise":
+            scope["client"].stalls = True
+            sending = asyncio.ensure_future(send(dict(CHUNK)))
+            await asyncio.sleep(0)
+            sending.cancel()
+            await asyncio.wait([sending])
+        if then in {"raise", "leave and raise", "stall and raise", "cancel a send and raise"}:
             raise AppError
         if then == "cancel":
             asyncio.current_task().cancel()
@@ -291,3 +305,18 @@ async def test_a_request_leaves_no_garbage(wrap, request_to, scope_of, path):
 
 def _count():
     return sum(type(one) in {Exchange, Frame} for one in gc.get_objects())
+
+
+@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.parametrize("status", [200, 500])
+async def test_headers_that_can_be_read_once(wrap, request_to, told, status):
+    """ASGI lets an app give its headers as any iterable: all of them go out."""
+
+    async def app(scope, receive, send):
+        headers = ((name, b"1") for name in (b"x-first", b"x-last"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send(END)
+
+    route = Route("POST", "/chat", "app.chat", price=HOLD)
+    request = await request_to(wrap(app, route, answer_headers=told)).run()
+    assert {b"x-first", b"x-last"} <= {*request.headers}

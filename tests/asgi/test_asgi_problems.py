@@ -80,10 +80,22 @@ async def test_402_at_the_gate(wrap, request_to, spent):
     assert spent() == 0
 
 
+def wrapped(error, cause):
+    """As `raise error from cause` does."""
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     "error",
-    [DENIED, ExceptionGroup("tasks", [DENIED]), ExceptionGroup("tasks", [ExceptionGroup("inner", [DENIED])])],
-    ids=["plain", "group", "groups"],
+    [
+        DENIED,
+        ExceptionGroup("tasks", [DENIED]),
+        ExceptionGroup("tasks", [ExceptionGroup("inner", [DENIED])]),
+        ExceptionGroup("tasks", [DENIED, ExceptionGroup("inner", [DENIED, DENIED])]),
+        wrapped(ValueError("a framework's own"), wrapped(ValueError("another"), DENIED)),
+    ],
+    ids=["plain", "group", "groups", "several", "wrapped"],
 )
 @pytest.mark.parametrize("held", [(), (START | {"status": 500}, END)], ids=["nothing sent", "a whole 500 sent"])
 async def test_402_from_below(anywhere, request_to, spent, error, held):

@@ -188,6 +188,20 @@ async def test_no_trailer(receipts, request_to, scope_of, scope, start):
     assert request.sent[-1]["type"] == "http.response.body"
 
 
+async def test_trailers_after_an_event_stream(receipts, request_to, scope_of):
+    """Where the app sends trailers behind its events, the body has ended before them: no event is added."""
+    own = {"type": "http.response.trailers", "headers": [(b"x-sum", b"1")], "more_trailers": False}
+    events = answering(b"data: x\n\n", headers=EVENTS, trailers=True)
+
+    async def app(scope, receive, send):
+        await events(scope, receive, send)
+        await send(own)
+
+    request = await request_to(receipts(app), scope_of() | TRAILERS).run()
+    ends = [message.get("more_body") for message in request.sent if message["type"] == "http.response.body"]
+    assert (ends, request.body, request.sent[-1]) == ([False], b"data: x\n\n", own)
+
+
 async def test_a_sum_that_is_not_known(receipts, request_to, scope_of, monkeypatch):
     """Where the commit did not come through nothing is said of it, and the response ends."""
     from countwerk_meter.meter import Reservation

@@ -158,6 +158,33 @@ def test_a_client_that_stalls_pays(framed, serve, spent, route):
 
 
 @pytest.mark.parametrize(("route", "costs"), [(PRICE, 0), (AMOUNT, 5)], ids=["price", "amount"])
+def test_a_task_that_fails_beside_the_one_that_sends(wrap, serve, spent, route, costs):
+    """A client that takes all there is pays no price for an app that fails while it sends."""
+
+    async def app(scope, receive, send):
+        async def send_on():
+            # It lets go only where it waits for its client, so that is where it is cancelled.
+            while True:
+                await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
+
+        async def model():
+            await asyncio.sleep(0.2)
+            raise ValueError("no")
+
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(send_on())
+            tasks.create_task(model())
+
+    client = serve(wrap(app, route))
+    with pytest.raises(httpx.RemoteProtocolError), client.stream("GET", "/stream") as answer:
+        for _ in answer.iter_raw():
+            pass
+    serve.stop()
+    assert spent() == costs
+
+
+@pytest.mark.parametrize(("route", "costs"), [(PRICE, 0), (AMOUNT, 5)], ids=["price", "amount"])
 def test_a_second_response_is_an_app_that_fails(framed, serve, spent, route, costs):
     """An app that answers 500 after bytes of another response has given those bytes, and fails: its server refuses it."""
 

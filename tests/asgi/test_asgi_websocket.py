@@ -1,11 +1,15 @@
 """Websockets: they pass with their account, and a refused charge denies or closes them."""
 
 import json
+import logging
 
+import litestar
 import pytest
+import quart
 import websockets.exceptions
 import websockets.sync.client
 from fastapi import FastAPI, WebSocket
+from litestar.params import FromPath
 
 from countwerk_meter import account
 from countwerk_meter._metering.scope import current_account
@@ -90,10 +94,74 @@ async def test_ended_already(connect, last):
     assert await connect(app_of(last), **DENIAL) == [last, "raised"]
 
 
+async def test_a_client_that_took_no_close(wrap):
+    """That nobody is there any more is no error of the app's."""
+
+    async def send(message):
+        if message["type"] == "websocket.close":
+            raise OSError("the client has gone")
+
+    async def receive():
+        return {"type": "websocket.connect"}
+
+    scope = {"type": "websocket", "path": "/ws/1", "headers": [(b"x-account", b"acct_1")]}
+    await wrap(app_of(ACCEPT), ROUTE)(scope, receive, send)
+
+
 async def test_other_errors_stay(connect):
     """What is not ours is raised on."""
     with pytest.raises(ValueError, match="no"):
         await connect(app_of(error=ValueError("no")))
+
+
+CLOSED = {"type": "websocket.close", "code": 1008, "reason": "INSUFFICIENT_CREDITS"}
+FAILED = {"type": "websocket.http.response.start", "status": 500, "headers": []}
+SORRY = {"type": "websocket.send", "text": "no credits"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "sent"),
+    [
+        ([ACCEPT, CLOSE], [ACCEPT, CLOSED]),
+        ([ACCEPT, CLOSE | {"code": 1011, "reason": "Internal Server Error"}], [ACCEPT, CLOSED]),
+        ([ACCEPT, CLOSE | {"code": 4500, "reason": "Internal Server Error"}], [ACCEPT, CLOSED]),
+        ([ACCEPT, CLOSE | {"code": 4402}], [ACCEPT, CLOSE | {"code": 4402}]),
+        ([ACCEPT, SORRY, CLOSE], [ACCEPT, SORRY, CLOSE]),
+        ([CLOSE], [CLOSED]),
+        ([FAILED | {"status": 403}], [FAILED | {"status": 403}]),
+    ],
+)
+async def test_an_app_that_ends_it_after_a_refused_call(meter, connect, messages, sent):
+    """An end that says nothing, or that something failed, says what it was; whatever else the app says, it says."""
+    assert await connect(refused(meter, messages)) == sent
+
+
+async def test_an_app_that_denies_it_after_a_refused_call(meter, connect):
+    """A 500 becomes the 402, once."""
+    body = {"type": "websocket.http.response.body", "body": b"sorry"}
+    start, body = await connect(refused(meter, [FAILED, body]), **DENIAL)
+    assert (start["status"], json.loads(body["body"])["operation"]) == (402, "app.inner")
+
+
+async def test_an_app_that_ends_it_after_a_call_that_was_let_through(meter, connect):
+    """What was refused before is over."""
+    assert await connect(refused(meter, [ACCEPT, CLOSE], then=1)) == [ACCEPT, CLOSE]
+
+
+def refused(meter, messages, *, then=None):
+    """An app in which a call is refused, as frameworks do that make an answer of their own of it."""
+
+    async def app(scope, receive, send):
+        with pytest.raises(InsufficientCreditsError):
+            async with meter.reserve("acct_1", "app.inner", amount=900):
+                raise AssertionError("not reached")
+        if then is not None:
+            async with meter.reserve("acct_1", "app.inner", amount=then) as less:
+                less.cancel()
+        for message in messages:
+            await send(message)
+
+    return app
 
 
 @pytest.mark.parametrize(
@@ -118,25 +186,62 @@ async def test_the_account(connect, control, path, headers, expected):
     assert not control.requests()["counts"]
 
 
-@pytest.fixture
-def dial(meter, wrap, serve):
-    """Serve a FastAPI app whose websockets spend credits, and connect to one of them."""
-    api = FastAPI()
+def with_fastapi(deny, word):
+    app = FastAPI()
+
+    @app.websocket("/ws/{kind}")
+    async def talk(socket: WebSocket, kind: str):
+        if kind == "denied":
+            await deny()
+        await socket.accept()
+        async for _ in socket.iter_text():
+            await socket.send_text(await word())
+
+    return app
+
+
+def with_litestar(deny, word):
+    @litestar.websocket("/ws/{kind:str}")
+    async def talk(socket: litestar.WebSocket, kind: FromPath[str]) -> None:
+        if kind == "denied":
+            await deny()
+        await socket.accept()
+        async for _ in socket.iter_data():
+            await socket.send_text(await word())
+
+    return litestar.Litestar([talk], logging_config=None, openapi_config=None)
+
+
+def with_quart(deny, word):
+    app = quart.Quart("quart_app")
+
+    @app.websocket("/ws/<kind>")
+    async def talk(kind):
+        if kind == "denied":
+            await deny()
+        await quart.websocket.accept()
+        while True:
+            await quart.websocket.receive()
+            await quart.websocket.send(await word())
+
+    return app
+
+
+@pytest.fixture(params=[with_fastapi, with_litestar, with_quart])
+def dial(request, meter, wrap, serve, caplog):
+    """Serve an app whose websockets spend credits, and connect to one of them."""
+    # What the frameworks say of a call that was refused.
+    caplog.set_level(logging.CRITICAL)
 
     @meter.metered("app.word", amount=40)
     async def word():
         return "word"
 
-    @api.websocket("/ws/{kind}")
-    async def talk(socket: WebSocket, kind: str):
-        if kind == "denied":
-            async with meter.reserve("acct_1", "app.film", amount=500):
-                raise AssertionError("not reached")
-        await socket.accept()
-        async for _ in socket.iter_text():
-            await socket.send_text(await word())
+    async def deny():
+        async with meter.reserve("acct_1", "app.film", amount=500):
+            raise AssertionError("not reached")
 
-    client = serve(wrap(api, ROUTE))
+    client = serve(wrap(request.param(deny, word), ROUTE))
 
     def connect(kind):
         url = f"ws://{client.base_url.host}:{client.base_url.port}/ws/{kind}"

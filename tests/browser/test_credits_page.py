@@ -11,6 +11,7 @@ import re
 import socket
 import struct
 import threading
+import zlib
 from pathlib import Path
 
 import pytest
@@ -26,11 +27,30 @@ CHROMIUM = os.environ.get("COUNTWERK_TEST_CHROMIUM")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="COUNTWERK_TEST_CHROMIUM names no Chromium")
 
 EVIL = "</bdi></b></a><script>document.title='broken in'</script><img src=x onerror=alert(1)>"
+ACCENT = (0x29, 0x46, 0xC7)
 LOOKS = {"light": (390, 1150), "dark": (390, 1150), "light-wide": (1280, 1150), "dark-wide": (1280, 1150)}
 
 
+LONG = "Donaudampfschifffahrtsgesellschaft" * 5
+
+
 async def app(scope, receive, send):
-    """An app that another's hostile ledger talks through."""
+    """An app that another's hostile ledger talks through, or one that is in love with long words and numbers."""
+    if scope["path"] == "/long":
+        option = {
+            "type": "topup",
+            "enabled": True,
+            "url": "https://shop.example",
+            "label": LONG,
+            "description": LONG * 2,
+        }
+        closed = {"type": LONG, "enabled": False, "disabledReason": LONG, "label": LONG}
+        raise InsufficientCreditsError(
+            account_id="acct_1",
+            operation=LONG,
+            required=2**53 - 1,
+            purchase_links=PurchaseLinks.model_validate({"options": [option, closed]}),
+        )
     option = {"type": EVIL, "enabled": True, "url": 'https://shop.example/"><script>x</script>', "label": EVIL}
     closed = {"type": "manage", "enabled": False, "disabledReason": EVIL, "label": "\u202eesrever"}
     links = [option, option | {"url": "javascript:document.title='broken in'"}, closed, option | {"url": None}]
@@ -109,3 +129,36 @@ def test_nothing_breaks_out(site, browse):
     assert "<img" not in dom
     assert re.findall(r'href="([^"]*)"', dom) == ["https://shop.example/buy?a=1&amp;b=2"]
     assert dom.count("It has no secure link.") == 3
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_long_words_stay_inside(site, browse, tmp_path, width):
+    """Words without end are broken, and numbers are not: beside the sheet there is nothing but the ground."""
+    folder = Path(os.environ.get("COUNTWERK_TEST_SCREENSHOTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    picture = folder / f"credits-long-{width}.png"
+    light = "--blink-settings=preferredColorScheme=1"
+    browse(f"{site}/long", f"--screenshot={picture}", f"--window-size={width},700", light)
+    rows = list(pixels(picture.read_bytes()))
+    assert any(ACCENT in row for row in rows)
+    assert not any(ACCENT in row[-15:] for row in rows)
+
+
+def pixels(png):
+    """Yield the rows of a picture that Chromium made: 8 bits a channel, not interlaced."""
+    width, channels = struct.unpack(">I", png[16:20])[0], {2: 3, 6: 4}[png[25]]
+    data, at = b"", 8
+    while at < len(png):
+        length = struct.unpack(">I", png[at : at + 4])[0]
+        data += png[at + 8 : at + 8 + length] if png[at + 4 : at + 8] == b"IDAT" else b""
+        at += length + 12
+    raw, size, above = zlib.decompress(data), width * channels, bytearray(width * channels)
+    for start in range(0, len(raw), size + 1):
+        row = bytearray(raw[start + 1 : start + 1 + size])
+        for place in range(size):
+            a, b, c = (row[place - channels], above[place], above[place - channels])
+            a, c = (a, c) if place >= channels else (0, 0)
+            nearest = min((a, b, c), key=lambda one: abs(a + b - c - one))
+            row[place] = (row[place] + (0, a, b, (a + b) // 2, nearest)[raw[start]]) & 255
+        yield [tuple(row[place : place + 3]) for place in range(0, size, channels)]
+        above = row

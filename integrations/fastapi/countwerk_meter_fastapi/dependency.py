@@ -16,7 +16,7 @@ from fastapi import HTTPException, params
 from starlette.requests import HTTPConnection, Request
 
 from countwerk_meter.asgi.frame import frame_of
-from countwerk_meter.asgi.problems import NotLetThroughError, refused
+from countwerk_meter.asgi.problems import refused
 from countwerk_meter.asgi.request import MAX_BODY, no_json, too_long
 from countwerk_meter.asgi.tariff import Tariff
 from countwerk_meter.errors import ConfigurationError
@@ -88,7 +88,7 @@ class Gate:
             message = await receive()
             length += len(message.get("body", b""))
             if length > MAX_BODY:
-                raise NotLetThroughError(refused(too_long(MAX_BODY)))
+                raise frame.deny(refused(too_long(MAX_BODY)))
             return message
 
         request._receive = bounded
@@ -96,7 +96,7 @@ class Gate:
             return await frame.begin(self.tariff, account_id, request)
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
             # What `await request.json()` raises in a size's callable; FastAPI has read its endpoints' bodies before.
-            raise NotLetThroughError(refused(no_json())) from None
+            raise frame.deny(refused(no_json())) from None
         finally:
             request._receive = receive
 

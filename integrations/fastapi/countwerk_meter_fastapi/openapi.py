@@ -14,6 +14,8 @@ from fastapi import routing
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 
+from countwerk_meter.asgi.paths import paths_of
+from countwerk_meter.asgi.routes import find
 from countwerk_meter.client import PurchaseOption  # noqa: TC001 - likewise
 from countwerk_meter_fastapi.dependency import Gate
 
@@ -99,8 +101,10 @@ def _declare(document: dict[str, Any], metered: set[tuple[str, str]]) -> None:
 def _metered(app: FastAPI, listed: tuple[Route, ...]) -> Iterator[tuple[str, str]]:
     """Name the operations that cost credits."""
     for route in _routes(app):
+        # A listed route is looked for as the middleware looks for it.
+        paths = paths_of({"path": route.path_format, "root_path": app.root_path})
         for method in route.methods or ():
-            by_list = any(one.takes(method) and one.covers(route.path_format) for one in listed)
+            by_list = find(listed, paths, method) is not None
             if by_list or _has_gate(route.dependant):
                 yield route.path_format, method.lower()
 

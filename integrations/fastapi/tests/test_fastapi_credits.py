@@ -211,6 +211,43 @@ def test_a_client_that_leaves_pays(app, serve, spent):
     assert spent() == 5
 
 
+@pytest.mark.parametrize(
+    ("path", "status"), [("/refused", 422), ("/malformed", 400), ("/unavailable", 503), ("/fails", 500)]
+)
+def test_below_middleware_that_catches_everything(meter, serve, control, spent, path, status):
+    """What the gate answers goes out, though the app's own middleware makes a 500 of every exception."""
+    app = FastAPI()
+
+    @app.middleware("http")
+    async def catch(request: Request, call_next):
+        try:
+            return await call_next(request)
+        except Exception:
+            return Response("sorry", 500)
+
+    add_credits(app, meter=meter, account_id=account_of, close_meter=False)
+
+    def refuse(request: Request):
+        raise RequestRefusedError("no")
+
+    async def by_body(request: Request):
+        return await request.json()
+
+    @app.post("/fails", dependencies=[Credits("app.chat", price=1)])
+    def fails():
+        raise ValueError("no")
+
+    for name, price in (("/refused", refuse), ("/malformed", by_body), ("/unavailable", 1)):
+        app.post(name, dependencies=[Credits("app.chat", price=price)])(lambda: None)
+
+    if path == "/unavailable":
+        control.faults([{"path": "/api/credits/reserve", "kind": "status", "status": 503, "times": 1}])
+    answer = serve(app).post(path)
+    assert (answer.status_code, answer.text == "sorry") == (status, status == 500)
+    serve.stop()
+    assert spent() == 0
+
+
 @pytest.mark.parametrize("kind", ["gate", "nested"])
 def test_the_402(app, meter, serve, spent, kind):
     """At the gate and from below it carries the ways to buy; the endpoint does not run on."""

@@ -122,3 +122,54 @@ def test_a_mounted_app_of_its_own(app):
     app.mount("/inner", inner)
     assert "402" in inner.openapi()["paths"]["/chat"]["get"]["responses"]
     assert "/inner/chat" not in app.openapi()["paths"]
+
+
+def declared(app):
+    """The operations that declare the 402."""
+    return {
+        (path, method)
+        for path, operations in app.openapi()["paths"].items()
+        for method, operation in operations.items()
+        if "402" in operation["responses"]
+    }
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate Operation ID")
+def test_any_method(meter):
+    """A route that is listed with `"*"`, or that takes any method itself, declares it at each of its operations."""
+    app = FastAPI()
+    listed = Route("*", "/listed", "app.listed", price=1)
+    add_credits(app, meter=meter, account_id=lambda scope: None, routes=[listed], close_meter=False)
+    methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+
+    @app.api_route("/listed", methods=methods)
+    def any_listed():
+        """Costs."""
+
+    @app.api_route("/direct", methods=methods, dependencies=[Credits("app.direct", price=1)])
+    def any_direct():
+        """Costs."""
+
+    assert declared(app) == {(path, method.lower()) for path in ("/listed", "/direct") for method in methods}
+
+
+@pytest.mark.parametrize(
+    ("listed", "path"),
+    [
+        ("/items", "/items/"),
+        ("/items/", "/items/"),
+        ("/items/", "/items"),
+        ("/v1/items", "/items"),
+        ("/items/{item}", "/items/{id}"),
+        ("/items/{rest:path}", "/items/{path:path}"),
+    ],
+)
+def test_every_spelling_that_is_metered(meter, listed, path):
+    """Where requests to a route are metered, its operation says so, however the list spells its path."""
+    app = FastAPI()
+    # As the deprecated argument sets it.
+    app.root_path = "/v1"
+    route = Route("GET", listed, "app.listed", price=1)
+    add_credits(app, meter=meter, account_id=lambda scope: None, routes=[route], close_meter=False)
+    app.get(path)(lambda: None)
+    assert len(declared(app)) == 1
