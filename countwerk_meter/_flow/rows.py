@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CONFIRM, DEDUCT = "confirm", "deduct"
+# What the journal key of a lease begins with: a reservation taken ahead, which no call of its own is charged to.
+LEASE = "lease-"
 
 T = TypeVar("T")
 

@@ -67,6 +67,8 @@ class Call:
         self._own_charged: int | None = None
         self.max_tokens: int | None = None
         self.fundings: list[str] = []
+        # The lease that it drew on; nested calls draw on it too.
+        self.lease: str | None = None
 
     def __repr__(self) -> str:
         return f"<Reservation {self._spec.operation} {self.usage_event_id or 'not begun'}>"
