@@ -239,7 +239,7 @@ def _fields(lease: ReservationRow) -> dict[str, object]:
     return {"account_id": lease.account_id, "operation": lease.operation, "amount": lease.amount}
 
 
-def call_back(terms: Terms, keys: tuple[str, ...], deadline: float) -> Flow[bool]:
+def call_back(terms: Terms, keys: tuple[str, ...], deadline: float, looks: int = _LOOKS) -> Flow[bool]:
     """
     Give leases back now, by `deadline` (monotonic seconds), because a call was refused; True: credits came back.
 
@@ -247,7 +247,7 @@ def call_back(terms: Terms, keys: tuple[str, ...], deadline: float) -> Flow[bool
     """
     given = False
     for key in keys:
-        for _ in range(_LOOKS):
+        for _ in range(looks):
             now: Moment = yield Now()
             row: ReservationRow | None = yield Journal(Recall(key, now.wall))
             if row is None or row.state not in HOLDING:

@@ -132,6 +132,7 @@ class Leases:
                 self._demand.note(name, now, estimate)
                 return drawn
             lease.room = min(lease.room, estimate - 1)
+            self._notify()
         self._demand.note(name, now, estimate)
         if self._demand.deserves_a_lease(name, now):
             self._want(name)
@@ -281,16 +282,19 @@ class Leases:
         if row is None or row.state not in HOLDING:
             self._ended.pop(lease.key, None)
 
-    def _wants_more(self, leases: tuple[Lease, ...], now: Moment) -> bool:
-        """Whether less than half of a lease is left, or the newest has carried half of what one may."""
-        left = sum(lease.room for lease in leases if lease.draws < MOST_DRAWS and not lease.is_old(now, _AGEING))
-        newest = leases[-1]
-        return left < newest.amount / 2 or newest.draws > MOST_DRAWS / 2
+    def _wants_more(self, name: Name, leases: tuple[Lease, ...], now: Moment) -> bool:
+        """Whether less than half of a lease is left, a large call does not fit, or the newest has carried many."""
+        rooms = [lease.room for lease in leases if lease.draws < MOST_DRAWS and not lease.is_old(now, _AGEING)]
+        if sum(rooms) < leases[-1].amount / 2 or leases[-1].draws > MOST_DRAWS / 2:
+            return True
+        return max(rooms) < self._demand.wanted(name, now).largest
 
     def _begin_taking(self, runtime: Runtime, now: Moment) -> None:
         names = set(self._wanted)
         self._wanted -= names
-        names |= {name for name, leases in self._live.items() if self._wants_more(leases, now)}
+        live = self._live
+        names = {name for name in names if name not in live}
+        names |= {name for name, leases in live.items() if self._wants_more(name, leases, now)}
         for name in names:
             if not self._demand.deserves_a_lease(name, now):
                 continue
