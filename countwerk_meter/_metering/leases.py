@@ -50,6 +50,8 @@ IDLE_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 0.25
 _TAKEN_AT_ONCE: Final = 4
 _AGAIN_SECONDS: Final = 1.0
+# While it is drawn on it is looked at so often at least.
+_LOOKS_A_LEASE: Final = 5
 # The next one is taken in the last part of a lease's life.
 _AGEING: Final = 0.8
 
@@ -63,6 +65,7 @@ class Lease:
         room: What is left, as last seen: a larger call need not try.
         since: When it was asked for; it is drawn on for `lasts` seconds from then, by both of this machine's clocks.
         used_at: When a call last drew on it, monotonic seconds.
+        unseen: What was drawn, at its estimate, since somebody was asked to look how it stands.
         ended: Why no call draws on it any more.
 
     """
@@ -76,6 +79,7 @@ class Lease:
     lasts: float
     used_at: float
     draws: int = 0
+    unseen: int = 0
     ended: str | None = None
 
     def is_old(self, now: Moment, part: float = 1.0) -> bool:
@@ -129,6 +133,10 @@ class Leases:
             if drawn is not None:
                 lease.draws += 1
                 lease.used_at = now.monotonic
+                lease.unseen += estimate
+                if lease.unseen * _LOOKS_A_LEASE >= lease.amount:
+                    lease.unseen = 0
+                    self._notify()
                 self._demand.note(name, now, estimate)
                 return drawn
             lease.room = min(lease.room, estimate - 1)
