@@ -333,11 +333,11 @@ def purchase_options(
     return (links.all_disabled() if links.options else None), said.code
 
 
-def draw(terms: Terms, charge: ChargeRow, reservation_key: str) -> Flow[Gate | None]:
+def draw(terms: Terms, charge: ChargeRow, reservation_key: str, *, within: bool = False) -> Flow[Gate | None]:
     """Begin a charge on an open reservation, without a round trip; None: it does not fit what is left."""
     now: Moment = yield Now()
     try:
-        begun: Begun | None = yield Journal(Draw(charge, reservation_key, now.ledger))
+        begun: Begun | None = yield Journal(Draw(charge, reservation_key, now.ledger, within))
     except Interrupted:
         yield Journal(Abandon(charge, now.wall))
         raise

@@ -50,6 +50,8 @@ IDLE_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 0.25
 _TAKEN_AT_ONCE: Final = 4
 _AGAIN_SECONDS: Final = 1.0
+# Of the ten minutes: within a call it serves to the last of the thirty, less this.
+_GUARD: Final = 0.1
 # While it is drawn on it is looked at so often at least.
 _LOOKS_A_LEASE: Final = 5
 # The next one is taken in the last part of a lease's life.
@@ -81,6 +83,10 @@ class Lease:
     draws: int = 0
     unseen: int = 0
     ended: str | None = None
+
+    def serves(self, now: Moment, *, within: bool) -> bool:
+        """Whether a call may draw on it. `within` one that did, it serves on, as a block does, until it is over."""
+        return not self.is_old(now, DRAWN_ON_FOR - _GUARD) if within else self.ended is None and not self.is_old(now)
 
     def is_old(self, now: Moment, part: float = 1.0) -> bool:
         """Whether it is no longer drawn on: long before it expires, so that no clock has to be right to the minute."""
@@ -127,9 +133,10 @@ class Leases:
             return None
         name, estimate, now = (spec.account_id, spec.operation), spec.hold.credits, self._clock.now()
         for lease in self._worth_trying(name, via):
-            if lease.ended is not None or estimate > lease.room or lease.is_old(now):
+            within = lease.key == via
+            if estimate > lease.room or not lease.serves(now, within=within):
                 continue
-            drawn = yield from draw(terms, charge, lease.key)
+            drawn = yield from draw(terms, charge, lease.key, within=within)
             if drawn is not None:
                 lease.draws += 1
                 lease.used_at = now.monotonic
@@ -150,8 +157,9 @@ class Leases:
         found = self._live.get(name, ())
         if via is None or any(lease.key == via for lease in found):
             return found
-        around = [lease for leases in list(self._live.values()) for lease in leases if lease.key == via]
-        return (*around, *found)
+        around = [lease for leases in self._live.values() for lease in leases if lease.key == via]
+        ended = self._ended.get(via)
+        return (*around, *found) if ended is None else (ended, *found)
 
     def recalling(self, terms: Terms, account_id: str) -> Callable[[float], Flow[bool]]:
         """Return what calls an account's leases back when one of its calls was refused."""
@@ -243,9 +251,11 @@ class Leases:
             self._wake.clear()
             try:
                 seconds = await self._look(runtime, quiet())
-            except CountwerkError:
+            except Exception as error:  # noqa: BLE001 - whatever it is, nobody else looks after the leases
                 # A journal that cannot be read now: whatever is due is done later.
                 seconds = _AGAIN_SECONDS
+                if not isinstance(error, CountwerkError):
+                    self._telemetry.event("settlement_failed", {"reason": type(error).__name__})
             try:
                 async with asyncio.timeout(seconds):
                     await self._wake.wait()
@@ -269,12 +279,14 @@ class Leases:
 
     async def _judge(self, lease: Lease, row: ReservationRow | None, now: Moment) -> None:
         reason: str | None = None
-        if row is None or row.state is not ReservationState.HELD or row.sealed:
+        if row is None or row.state is not ReservationState.HELD:
             reason = "lapsed"
         else:
             free = row.amount - row.committed
             lease.room = free - row.promised
-            if lease.is_old(now):
+            if row.sealed:
+                reason = "lapsed"
+            elif lease.is_old(now):
                 reason = "old"
             elif now.monotonic - lease.used_at >= IDLE_SECONDS:
                 reason = "idle"

@@ -1,58 +1,15 @@
-"""Leases: a busy account's calls draw locally on credits taken ahead, and every money rule is kept."""
+"""Leases: a busy account's calls draw locally on credits taken ahead, and how much that is, and for how long."""
 
 import asyncio
-import contextlib
-import signal
-import subprocess
-import sys
-import threading
 import time
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from countwerk_meter import ConfigurationError, InsufficientCreditsError, Usage
-from countwerk_meter._flow.rows import LEASE, ChargeRow
-from countwerk_meter._flow.states import ChargeState, ReservationState
-from countwerk_meter._metering import leases, settlement
-from countwerk_meter._wire.replies import InDoubt, NotSent
-from countwerk_meter.testing.journal_steps import Do
+from countwerk_meter._flow.states import ReservationState
+from countwerk_meter._metering import leases
 
-OPERATION = "app.call"
-
-
-@pytest.fixture
-def rich(bench):
-    """An account with enough for a lease of any size that is wanted."""
-    bench.control.account(bench.account, balance=100_000, ai_product_id="product_1")
-    return bench
-
-
-@pytest.fixture
-def leasing(rich):
-    return rich.meter(leases=True)
-
-
-def call(bench, meter, cost=1, amount=5, operation=OPERATION, **options):
-    with meter.reserve(bench.account, operation, amount=amount, **options) as reservation:
-        reservation.settle(cost)
-
-
-def until(condition, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.01)
-
-
-def leased(bench, meter, count=1, **options):
-    """Be busy until there is a lease; return the newest."""
-    for _ in range(3):
-        call(bench, meter, **options)
-    until(lambda: len(bench.named("leased")) >= count)
-    until(lambda: meter._engine.leases._live)
-    return bench.named("leased")[-1]
+from .leasing import OPERATION, call, leased, rows_of, until
 
 
 def test_a_busy_accounts_calls_make_no_round_trip(leasing, rich):
@@ -139,39 +96,6 @@ def test_a_shadow_meter_takes_none(bench):
         call(bench, meter)
     assert meter._engine.leases is None
     assert [] == bench.named("leased")
-
-
-class OnLeases:
-    """Stands between a meter and its ledger: counts the reserves of leases, and may lose or hold them up."""
-
-    def __init__(self, meter, fate=None):
-        self.fate = fate
-        self.seen = 0
-        self.go = threading.Event()
-        meter._engine.interpose(self)
-
-    def _is_lease(self, request):
-        return request.name == "reserve" and request.body.get("description", "").startswith("taken ahead")
-
-    def send(self, transport, request, deadline):
-        return transport.send(request, deadline)
-
-    async def asend(self, transport, request, deadline):
-        if not self._is_lease(request):
-            return await transport.send(request, deadline)
-        self.seen += 1
-        if self.fate == "held up":
-            await asyncio.to_thread(self.go.wait, 10)
-        if self.fate == "not sent":
-            return NotSent("no connection")
-        answer = await transport.send(request, deadline)
-        return InDoubt("no answer") if self.fate == "lost" else answer
-
-
-def rows_of(bench, meter, *states):
-    """The journal's leases in some states, or those that may hold something."""
-    wanted = states or (ReservationState.HELD, ReservationState.CLOSING)
-    return [row for state in wanted for row in bench.rows(meter, state) if row.key.startswith(LEASE)]
 
 
 # How much, and when there is another.
@@ -300,6 +224,21 @@ def test_a_call_on_a_lease_is_a_block_for_others(leasing, rich):
     assert 7 == block.charged
 
 
+def test_a_recall_does_not_take_the_lease_from_a_call_that_runs_on_it(bench, poor):
+    """Its nested calls go on drawing: what is left of the lease is held for as long as the call runs."""
+    with poor.reserve(bench.account, OPERATION, amount=1) as block:
+        with pytest.raises(InsufficientCreditsError):
+            poor.reserve(bench.account, "app.large", amount=97).begin()
+        with poor.reserve(bench.account, "app.step", amount=3) as nested:
+            nested.settle(3)
+        with poor.reserve(bench.account, OPERATION, amount=3) as other:
+            other.settle(1)
+    assert block.lease == nested.lease == other.lease is not None
+    with poor.reserve(bench.account, OPERATION, amount=1) as later:
+        assert later.lease is None
+    assert 3 + 4 + 1 == bench.settled(poor)
+
+
 def test_inside_a_block_with_a_hold_calls_draw_on_that(leasing, rich):
     """A lease of the inner operation stays out of it."""
     leased(rich, leasing)
@@ -308,342 +247,3 @@ def test_inside_a_block_with_a_hold_calls_draw_on_that(leasing, rich):
         call(rich, leasing)
     assert drawn == leasing._engine.leases._live[rich.account, OPERATION][0].draws
     assert 4 == rich.settled(leasing)
-
-
-# When credits run out.
-
-
-@pytest.fixture
-def poor(bench):
-    """An account of 100 credits with a lease of 9 of them, or so."""
-    meter = bench.meter(leases=True)
-    lease = leased(bench, meter, amount=1)
-    until(lambda: bench.books()["reserved"] == lease["amount"])
-    return meter
-
-
-def test_a_refused_call_calls_the_leases_back_and_is_tried_once_more(bench, poor):
-    """What a lease holds is nobody's reason to be refused."""
-    spare = bench.books()
-    assert 0 < spare["reserved"] <= 10
-    call(bench, poor, operation="app.large", amount=spare["available"] + 1, cost=7)
-    assert ["recalled"] == [fields["reason"] for fields in bench.named("lease_ended")]
-    assert "purchase-links" not in bench.counts()
-    assert 10 == bench.settled(poor)
-
-
-def test_async_calls_call_them_back_too(bench, poor):
-    """The same on an event loop."""
-    spare = bench.books()
-
-    async def one():
-        async with poor.reserve(bench.account, "app.large", amount=spare["available"] + 1) as reservation:
-            reservation.settle(7)
-
-    asyncio.run(one())
-    assert 10 == bench.settled(poor)
-
-
-def test_a_call_that_nothing_pays_for_is_refused_once_everything_is_back(bench, poor):
-    """The 402 says what is in use: nothing."""
-    with pytest.raises(InsufficientCreditsError) as refused, poor.reserve(bench.account, "app.large", amount=98):
-        raise AssertionError("the call ran without credits")
-    assert (98, 0, None) == (refused.value.required, refused.value.held, refused.value.held_until)
-    assert {"spent": 3, "reserved": 0, "available": 97} == bench.books()
-    assert 1 == bench.counts()["purchase-links"]
-
-
-def test_a_lease_with_an_open_draw_is_held_and_said_so(bench, poor):
-    """It is given back when the draw ends; until then it is what the 402 calls held."""
-    with poor.reserve(bench.account, OPERATION, amount=1):
-        held = bench.books()["reserved"]
-        with pytest.raises(InsufficientCreditsError) as refused:
-            poor.reserve(bench.account, "app.large", amount=96).begin()
-        assert held == refused.value.held > 0
-        assert refused.value.held_until is not None
-    assert 4 == bench.settled(poor)
-
-
-def test_a_flat_deduct_calls_them_back_too(bench, poor):
-    """It needs no hold, but what leases hold."""
-    spare = bench.books()["available"]
-    assert spare + 1 == poor.deduct(bench.account, "app.flat", spare + 1).amount
-    assert spare + 4 == bench.settled(poor)
-
-
-def test_many_refused_at_once_all_get_what_came_back(bench, poor):
-    """Whoever calls the lease back, the others wait for it."""
-    spare = bench.books()["available"]
-    passed = []
-
-    def one():
-        with contextlib.suppress(InsufficientCreditsError):
-            call(bench, poor, operation="app.large", amount=spare // 4 + 1, cost=1)
-            passed.append(1)
-
-    threads = [threading.Thread(target=one) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert 3 + len(passed) == bench.settled(poor)
-    assert len(passed) >= 3
-
-
-def test_after_a_recall_the_account_goes_without_for_a_while(bench, poor):
-    """What had to be given back is not taken again with the next call."""
-    call(bench, poor, operation="app.large", amount=bench.books()["available"] + 1)
-    for _ in range(5):
-        call(bench, poor, amount=1)
-    assert 9 == bench.settled(poor)
-    assert 1 == len(bench.named("leased"))
-
-
-def owe(bench, meter):
-    terms = meter._engine.terms
-    row = ChargeRow(
-        id="owed-1", ledger=terms.ledger, principal=terms.principal, owner=terms.owner, account_id=bench.account,
-        operation="app.flat", created_at=time.time(), state=ChargeState.UNCOLLECTED, amount=4, share=4, via="deduct",
-    )  # fmt: skip
-    meter.journal.run(Do(lambda books: books.save_charge(row)))
-
-
-def test_a_debt_is_met_before_a_lease_is_drawn_on(leasing, rich):
-    """Rule 14: the next call collects it at a gate of its own, and then the lease serves again."""
-    leased(rich, leasing)
-    before = rich.counts()
-    owe(rich, leasing)
-    for _ in range(3):
-        call(rich, leasing)
-        time.sleep(0.3)
-    assert before["reserve"] + 1 == rich.counts()["reserve"]
-    assert 1 == rich.counts()["deduct"]
-    assert 3 + 4 + 3 == rich.settled(leasing)
-
-
-# When the ledger is not there.
-
-
-def test_calls_go_on_while_a_lease_lasts_and_the_ledger_is_gone(leasing, rich):
-    """They are paid for; what they cost is settled once it is back."""
-    leased(rich, leasing)
-    rich.control.faults([{"path": "/api/credits/reserve", "kind": "drop_before", "times": 99}])
-    for _ in range(10):
-        call(rich, leasing)
-    assert 13 == rich.settled(leasing)
-
-
-@pytest.mark.parametrize("fate", ["lost", "not sent"])
-def test_a_lease_without_an_answer_is_not_asked_for_again_at_once(leasing, rich, fate):
-    """In doubt it is never sent again (rule 3): what may be held is listed, and ends by itself."""
-    between = OnLeases(leasing, fate)
-    for _ in range(12):
-        call(rich, leasing)
-        time.sleep(0.02)
-    assert leasing.flush(10)
-    assert 1 == between.seen
-    states = {"lost": ReservationState.ORPHAN_POSSIBLE, "not sent": ReservationState.REFUSED}
-    assert 1 == len(rows_of(rich, leasing, states[fate]))
-    assert (fate == "lost") == bool(rich.named("orphan_possible"))
-    assert 12 == rich.books()["spent"]
-
-
-def test_a_lease_in_doubt_counts_as_held(bench):
-    """It may be: no further one is taken beyond the tenth."""
-    meter = bench.meter(leases=True)
-    between = OnLeases(meter, "lost")
-    for _ in range(3):
-        call(bench, meter, amount=1)
-    until(lambda: bench.named("orphan_possible"))
-    meter._engine.leases._demand.granted((bench.account, OPERATION))
-    for _ in range(3):
-        call(bench, meter, amount=1)
-    assert meter.flush(10)
-    assert 1 == between.seen
-
-
-def test_a_lease_that_comes_after_the_meter_was_closed_is_given_back(leasing, rich):
-    """Closing waits for what is on its way, and lets nobody keep it."""
-    between = OnLeases(leasing, "held up")
-    for _ in range(3):
-        call(rich, leasing)
-    until(lambda: between.seen)
-    threading.Timer(0.3, between.go.set).start()
-    assert leasing.close(10)
-    assert {"spent": 3, "reserved": 0, "available": 99_997} == rich.books()
-
-
-def test_flush_ends_leases_so_that_what_was_drawn_is_settled(leasing, rich):
-    """What it says is true: everything that settles by itself has."""
-    leased(rich, leasing)
-    call(rich, leasing)
-    assert leasing.flush(10)
-    assert {"settled"} == {charge.state for charge in leasing.charges()}
-    assert ["flushed"] == [fields["reason"] for fields in rich.named("lease_ended")]
-
-
-# Processes.
-
-_VICTIM = """
-import os, signal, sys, time
-from countwerk_meter import Meter
-url, key, path = sys.argv[1:]
-taken = []
-meter = Meter("product_1", api_key=key, base_url=url, journal=f"sqlite:///{path}", leases=True,
-    on_event=lambda name, fields: taken.append(name) if name == "leased" else None)
-def call(cost):
-    with meter.reserve("acct_1", "app.call", amount=5) as reservation: reservation.settle(cost)
-for _ in range(3): call(1)
-while not taken or not meter._engine.leases._live: time.sleep(0.01)
-for _ in range(6): call(2)
-known = meter.reserve("acct_1", "app.call", amount=5).begin()
-known.settle(3)
-known.checkpoint()
-unknown = meter.reserve("acct_1", "app.call", amount=5).begin()
-assert known.lease and unknown.lease
-print("ready", flush=True)
-sys.stdin.readline()
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def test_a_killed_process_lease_is_recovered(rich, monkeypatch):
-    """What was drawn is charged, a running call by the policy, and the rest is given back."""
-    monkeypatch.setattr(settlement, "RECOVER_SECONDS", 0.1)
-    arguments = [sys.executable, "-c", _VICTIM, rich.sandbox.url, rich.sandbox.api_key, str(rich.path)]
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as victim:
-        try:
-            assert "ready\n" == victim.stdout.readline()
-            assert rich.books()["reserved"] > 20
-            victim.send_signal(signal.SIGKILL)
-            victim.wait(30)
-        finally:
-            victim.kill()
-    meter = rich.meter()
-    until(lambda: rich.named("recovered"))
-    assert 3 + 12 + 3 == rich.settled(meter)
-    assert ["lost"] == [charge.state for charge in meter.charges() if charge.amount is None]
-
-
-_FORKS = """
-import os, sys, time
-from countwerk_meter import Meter
-url, key, path = sys.argv[1:]
-taken = []
-meter = Meter("product_1", api_key=key, base_url=url, journal=f"sqlite:///{path}", leases=True,
-    on_event=lambda name, fields: taken.append(name) if name == "leased" else None)
-def call():
-    with meter.reserve("acct_1", "app.call", amount=5) as reservation:
-        reservation.settle(1)
-        return reservation.lease
-for _ in range(3): call()
-while not taken or not meter._engine.leases._live: time.sleep(0.01)
-assert call()
-child = os.fork()
-if child == 0:
-    assert call() is None, "the child drew on its parent's lease"
-    os._exit(0 if meter.close(10) else 1)
-assert os.waitpid(child, 0)[1] == 0
-assert call(), "the child took its parent's lease away"
-assert meter.close(10)
-"""
-
-
-def test_a_forked_child_has_none_of_its_parents_leases(rich):
-    """It reserves for itself, and its end leaves the parent's lease alone."""
-    arguments = [sys.executable, "-c", _FORKS, rich.sandbox.url, rich.sandbox.api_key, str(rich.path)]
-    subprocess.run(arguments, check=True, timeout=60)
-    assert {"spent": 6, "reserved": 0, "available": 99_994} == rich.books()
-
-
-# Many at once.
-
-
-def test_sixty_four_threads_and_tasks_on_leases_have_exact_books(leasing, rich):
-    """Each call is charged once, whatever it drew on."""
-    leased(rich, leasing)
-    before = rich.counts()["reserve"]
-
-    def calls():
-        for _ in range(5):
-            call(rich, leasing, cost=2)
-
-    threads = [threading.Thread(target=calls) for _ in range(64)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    async def tasks():
-        async def one():
-            for _ in range(5):
-                async with leasing.reserve(rich.account, OPERATION, amount=5) as reservation:
-                    await asyncio.sleep(0)
-                    reservation.settle(3)
-
-        await asyncio.gather(*(one() for _ in range(64)))
-
-    asyncio.run(tasks())
-    assert 3 + 640 + 960 == rich.settled(leasing)
-    assert rich.counts()["reserve"] - before < 640
-    assert [] == rich.named("uncollected")
-
-
-# Never more than there is.
-
-
-def test_the_last_credit_is_used_and_none_more(bench):
-    """Eight threads call until a 402 says that nothing is in use: exactly as many ran as the balance pays for."""
-    bench.control.account("acct_last", balance=200, ai_product_id="product_1")
-    meter = bench.meter(leases=True)
-    passed, refused = [], []
-
-    def one():
-        while True:
-            try:
-                with meter.reserve("acct_last", OPERATION, amount=3) as reservation:
-                    reservation.settle(3)
-                    passed.append(reservation.lease)
-            except InsufficientCreditsError as error:
-                refused.append(error.held)
-                if not error.held:
-                    return
-                time.sleep(0.02)
-
-    threads = [threading.Thread(target=one) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert meter.flush(20)
-    assert 66 == len(passed)
-    assert {"spent": 198, "reserved": 0, "available": 2} == bench.books("acct_last")
-    assert any(passed), "no call drew on a lease"
-
-
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    balance=st.integers(10, 400),
-    calls=st.lists(
-        st.tuples(st.integers(1, 8), st.integers(0, 8), st.sampled_from(["app.one", "app.two"])), max_size=30
-    ),
-)
-def test_no_call_runs_that_the_balance_does_not_pay_for(bench, balance, calls):
-    """Calls that keep their estimates: what ran is charged, to the credit, and who was refused would not have fitted."""
-    account = f"acct_{len(bench.meters)}"
-    bench.control.account(account, balance=balance, ai_product_id="product_1")
-    meter = bench.meter(leases=True, journal="memory:")
-    spent, refused = 0, []
-    for estimate, cost, operation in calls:
-        try:
-            with meter.reserve(account, operation, amount=estimate) as reservation:
-                reservation.settle(min(cost, estimate))
-        except InsufficientCreditsError as error:
-            refused.append((estimate, balance - spent - error.held))
-        else:
-            spent += min(cost, estimate)
-        until(lambda: not meter._engine.leases.coming)
-    assert all(estimate > left for estimate, left in refused)
-    assert meter.flush(20)
-    assert {"spent": spent, "reserved": 0, "available": balance - spent} == bench.books(account)
-    meter.close(5)

@@ -104,9 +104,9 @@ def flat(terms, price, name="e1"):
         yield _told("used", name)
 
 
-def drawing(terms, used, name="e2", key="k1"):
+def drawing(terms, used, name="e2", key="k1", within=False):
     """Run a call on another one's open hold."""
-    gate = yield from draw(terms, _charge(terms, name, used), key)
+    gate = yield from draw(terms, _charge(terms, name, used), key, within=within)
     if gate is not None:
         yield _told("ran", name)
         yield from _committed(terms, gate.charge, used, seal=False)

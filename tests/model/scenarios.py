@@ -193,7 +193,7 @@ SCENARIOS = (
     Scenario(
         "a lease called back while it settles, and a call on it runs",
         Left(faults=1),
-        (Runs(0, ("recalled", 0)), Runs(0, ("drawing", 0, 2, "e3", "lease-")), *WORKERS),
+        (Runs(0, ("recalled", 0)), Runs(0, ("drawing", 0, 2, "e3", "lease-", True)), *WORKERS),
         {"e1": 3, "e2": 0, "e3": 2},
         history=((0, ("leased", 0, 3, 0, True)),),
         faults=DOUBT,
