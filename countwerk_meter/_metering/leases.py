@@ -301,6 +301,8 @@ class Leases:
             self._follow(True)
         if row is None or row.state not in HOLDING:
             self._ended.pop(lease.key, None)
+            # What it held is back, and the ledger answers.
+            self._demand.granted((lease.account_id, lease.operation))
 
     def _wants_more(self, name: Name, leases: tuple[Lease, ...], now: Moment) -> bool:
         """Whether less than half of a lease is left, a large call does not fit, or the newest has carried many."""

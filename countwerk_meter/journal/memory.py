@@ -40,6 +40,7 @@ class _Books:
         self._charges: dict[tuple[str, str], ChargeRow] = {}
         self._holding: dict[str, ReservationRow] = {}
         self._live: dict[tuple[str, str], ChargeRow] = {}
+        self._owing: dict[tuple[str, str], ChargeRow] = {}
         self._drawn: dict[str, tuple[tuple[str, str], ...]] = {}
         self._ids: dict[tuple[str, str], str] = {}
         self._carry: dict[tuple[str, str], Decimal] = {}
@@ -89,9 +90,8 @@ class _Books:
     def owed(self, ledger: str, principal: str, account_id: str) -> list[ChargeRow]:
         return [
             row
-            for row in self._live.values()
+            for row in self._owing.values()
             if (row.ledger, row.principal, row.account_id) == (ledger, principal, account_id)
-            and (row.state is ChargeState.UNCOLLECTED or row.reason == DEFERRED)
         ]
 
     def charged(self, ledger: str, account_id: str) -> int:
@@ -236,6 +236,8 @@ class _Books:
         before = self._charges.get(name)
         self._put(self._charges, name, row)
         self._put(self._live, name, row if row.state in LIVE else None)
+        owes = row.state is ChargeState.UNCOLLECTED or (row.reason == DEFERRED and row.state in LIVE)
+        self._put(self._owing, name, row if owes else None)
         if row.reservation_key is not None and (before is None or before.reservation_key != row.reservation_key):
             drawn = self._drawn.get(row.reservation_key, ())
             if name not in drawn:

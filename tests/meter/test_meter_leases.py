@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from countwerk_meter import ConfigurationError, InsufficientCreditsError, Usage
+from countwerk_meter import ChargeAlreadySettledError, ConfigurationError, InsufficientCreditsError, Usage
 from countwerk_meter._flow.states import ReservationState
 from countwerk_meter._metering import leases
 
@@ -186,8 +186,8 @@ def test_a_lease_grows_old_long_before_it_expires(leasing, rich, monkeypatch):
     until(lambda: rich.named("lease_ended"))
     assert "old" == rich.named("lease_ended")[0]["reason"]
     until(lambda: not rows_of(rich, leasing, ReservationState.HELD))
-    (row,) = [row for row in rows_of(rich, leasing, *ReservationState) if row.reservation_id == lease["reservation_id"]]
-    assert 30 == row.validity
+    rows = rows_of(rich, leasing, *ReservationState)
+    assert {30} == {row.validity for row in rows if row.reservation_id == lease["reservation_id"]}
 
 
 def test_calls_that_may_run_for_longer_hold_for_themselves(leasing, rich):
@@ -205,6 +205,25 @@ def test_a_call_larger_than_what_is_left_holds_for_itself(leasing, rich):
     lease = leased(rich, leasing)
     call(rich, leasing, amount=lease["amount"] + 1, cost=lease["amount"] + 1)
     assert lease["amount"] + 4 == rich.settled(leasing)
+
+
+def test_an_id_that_was_charged_on_a_lease_is_not_charged_again(leasing, rich):
+    """Not even while its confirm is still to come."""
+    leased(rich, leasing)
+    call(rich, leasing, usage_event_id="once")
+    with pytest.raises(ChargeAlreadySettledError):
+        call(rich, leasing, usage_event_id="once")
+    assert 4 == rich.settled(leasing)
+
+
+def test_unknown_usage_on_a_lease_costs_the_calls_own_estimate(leasing, rich):
+    """Money rule 13: of one call after another, whatever the others on the lease used."""
+    leased(rich, leasing)
+    for _ in range(4):
+        with leasing.reserve(rich.account, OPERATION, amount=5) as one:
+            one.record(None)
+    assert one.lease
+    assert 3 + 20 == rich.settled(leasing)
 
 
 # Blocks.

@@ -146,6 +146,19 @@ def test_a_lease_without_an_answer_is_not_asked_for_again_at_once(leasing, rich,
     assert 12 == rich.books()["spent"]
 
 
+@pytest.mark.parametrize("status", [500, 429, 401])
+def test_where_no_balance_is_told_no_lease_is_taken(leasing, rich, status):
+    """Nor is it asked for again at once; calls go on as they would without leases."""
+    rich.control.faults([{"path": "/api/credits/balance", "kind": "status", "status": status, "times": 9}])
+    for _ in range(8):
+        call(rich, leasing)
+        time.sleep(0.02)
+    assert 8 == rich.settled(leasing)
+    assert [] == rich.named("leased")
+    assert rich.counts()["balance"] == 1
+    assert 8 == rich.counts()["reserve"]
+
+
 def test_a_lease_in_doubt_counts_as_held(bench):
     """It may be: no further one is taken beyond the tenth."""
     meter = bench.meter(leases=True)
