@@ -6,6 +6,9 @@ import subprocess
 import sys
 import threading
 
+import pytest
+
+from countwerk_meter._flow.states import ReservationState
 from countwerk_meter._metering import settlement
 
 from .leasing import OPERATION, call, leased, rows_of, until
@@ -51,6 +54,57 @@ def test_a_killed_process_lease_is_recovered(rich, monkeypatch):
     until(lambda: rich.named("recovered"))
     assert 3 + 12 + 3 == rich.settled(meter)
     assert ["lost"] == [charge.state for charge in meter.charges() if charge.amount is None]
+
+
+_DIES = """
+import asyncio, os, signal, sys, threading, time
+from countwerk_meter import Meter
+url, key, path, where = sys.argv[1:]
+taken, ran = [], threading.Event()
+meter = Meter("product_1", api_key=key, base_url=url, journal=f"sqlite:///{path}", leases=True,
+    on_event=lambda name, fields: taken.append(name) if name == "leased" else None)
+class Between:
+    def send(self, transport, request, deadline): return transport.send(request, deadline)
+    async def asend(self, transport, request, deadline):
+        if request.name == "balance": await asyncio.to_thread(ran.wait)
+        ahead = request.name == "balance" or "taken ahead" in str(request.body) or request.body.get("actualAmount") == 12
+        for when in ("before", "after"):
+            if ahead and where == f"{request.name} {when}": os.kill(os.getpid(), signal.SIGKILL)
+            if when == "before": answer = await transport.send(request, deadline)
+        return answer
+meter._engine.interpose(Between())
+def call(cost):
+    with meter.reserve("acct_1", "app.call", amount=5) as reservation: reservation.settle(cost)
+for _ in range(3): call(1)
+ran.set()
+while not taken or not meter._engine.leases._live: time.sleep(0.01)
+for _ in range(6): call(2)
+meter.close(20)
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "drawn"),
+    [
+        ("balance before", 0),
+        ("balance after", 0),
+        ("reserve before", 0),
+        ("reserve after", 0),
+        ("confirm-reservation before", 12),
+        ("confirm-reservation after", 12),
+    ],
+)
+def test_wherever_a_process_dies_with_its_lease_the_books_are_exact(rich, where, drawn):
+    """Taken and not answered, or confirmed and not answered: nothing is charged twice, and no hold outlives its time."""
+    arguments = [sys.executable, "-c", _DIES, rich.sandbox.url, rich.sandbox.api_key, str(rich.path), where]
+    assert -signal.SIGKILL == subprocess.run(arguments, check=False, timeout=60).returncode
+    meter = rich.meter()
+    assert meter.flush(20)
+    assert 3 + drawn == rich.books()["spent"]
+    assert (rich.books()["reserved"] > 0) == (where == "reserve after")
+    assert bool(rich.rows(meter, ReservationState.ORPHAN_POSSIBLE)) == where.startswith("reserve")
+    rich.control.advance(31 * 60)
+    assert {"spent": 3 + drawn, "reserved": 0, "available": 99_997 - drawn} == rich.books()
 
 
 _EXITS = """
