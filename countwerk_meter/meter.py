@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from countwerk_meter._drivers.endpoint import Endpoint, conceal
 from countwerk_meter._drivers.shadow import shadow_of
-from countwerk_meter._flow.charge import charge_at_once
 from countwerk_meter._flow.overview import Charges
 from countwerk_meter._flow.terms import Terms
 from countwerk_meter._metering.amounts import checked_prices, hold_of, named_of
 from countwerk_meter._metering.charges import Charge, states_named
 from countwerk_meter._metering.decorator import Recipe, metered
-from countwerk_meter._metering.direct import direct_charge, not_charged
+from countwerk_meter._metering.direct import charging, direct_charge, not_charged
 from countwerk_meter._metering.engine import Engine
 from countwerk_meter._metering.estimates import Estimates, Expected, clamp_of
 from countwerk_meter._metering.lifecycle import Lifecycle
@@ -75,12 +74,13 @@ class Meter(Lifecycle, Estimates, Lookups):
         enforcement: `on`, or `shadow`: every call is measured, priced and journaled as it would be, and nothing is
             reserved, charged or refused.
         reserve_timeout: Seconds that a gate may take in all, purchase links included.
+        leases: Take credits ahead for busy accounts, so that their calls draw on those without a round trip.
         require_trace: Raise where no span names a call, instead of making an id up.
         on_event: Called with an event's name and its fields, from any thread; must not block. Act on `unresolved`,
             `excess`, `superseded`, `paused`, `parked`, `journal_failed`, `settlement_failed`; watch `orphan_possible`,
             `in_doubt`, `unpriced`, `usage_mismatch`, `uncollected`, `crashed`; the others say what happens: `reserved`,
             `charged`, `refused`, `deferred`, `lapsed`, `converted`, `inferred`, `late`, `recovered`, `resumed`,
-            `closed`, `let_through`. Their fields stand in `_flow/RULES.md`.
+            `closed`, `let_through`, `leased`, `lease_ended`. Their fields stand in `_flow/RULES.md`.
         tracer_provider: OpenTelemetry's; default: the global one.
         meter_provider: Likewise.
         http: An `httpx.Client` of yours for requests from sync code; it stays yours to close.
@@ -112,6 +112,7 @@ class Meter(Lifecycle, Estimates, Lookups):
         on_replay: Literal["refuse", "run"] = "refuse",
         enforcement: Literal["on", "shadow"] = "on",
         reserve_timeout: float = 5.0,
+        leases: bool = False,
         require_trace: bool = False,
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
@@ -135,6 +136,7 @@ class Meter(Lifecycle, Estimates, Lookups):
             debt_limit=debt_limit,
             reserve_timeout=reserve_timeout,
             settlement_concurrency=settlement_concurrency,
+            leases=leases,
         )
         if client is not None and (api_key is not None or base_url is not None):
             raise ConfigurationError("pass either client, or api_key and base_url")
@@ -166,6 +168,7 @@ class Meter(Lifecycle, Estimates, Lookups):
             shadow=enforcement == "shadow",
             http=http,
             own_journal=journal is None or isinstance(journal, str),
+            leases=leases,
         )
         try:
             self._engine.recover()
@@ -349,7 +352,7 @@ class Meter(Lifecycle, Estimates, Lookups):
         """
         row = self._flat(account_id, operation, price, usage_event_id, description, metadata, step)
         try:
-            made = self._engine.runtime.run(charge_at_once(self._engine.terms, row), within=self._engine.patience)
+            made = self._engine.runtime.run(charging(self._engine, row), within=self._engine.patience)
         except CountwerkError as error:
             made = not_charged(self._engine, row, error)
         finally:
@@ -370,9 +373,7 @@ class Meter(Lifecycle, Estimates, Lookups):
         """Do what `deduct` does, on the running event loop."""
         row = self._flat(account_id, operation, price, usage_event_id, description, metadata, step)
         try:
-            made = await self._engine.runtime.arun(
-                charge_at_once(self._engine.terms, row), within=self._engine.patience
-            )
+            made = await self._engine.runtime.arun(charging(self._engine, row), within=self._engine.patience)
         except CountwerkError as error:
             made = not_charged(self._engine, row, error)
         finally:

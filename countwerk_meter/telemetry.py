@@ -102,6 +102,13 @@ class Telemetry:
             },
         )
 
+    def leasing(self, account_id: str, operation: str) -> Span:
+        """Start the span `countwerk.lease`, a root of its own: credits are taken ahead behind the app."""
+        attributes = {"countwerk.account_id": account_id, "countwerk.operation": operation, **self._mark}
+        return self._tracer.start_span(
+            "countwerk.lease", context=Context(), kind=SpanKind.CLIENT, attributes=attributes
+        )
+
     def settling(self, kind: str, key: str) -> Span:
         """Start the span `countwerk.settle`, a root of its own; links to the calls come as they are known."""
         attributes = {"countwerk.settles": kind, "countwerk.key": key, **self._mark}

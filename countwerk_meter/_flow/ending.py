@@ -160,7 +160,10 @@ class Commit(Operation[Committed]):
         exact = self.measured.exact
         if row is None or self.measured.basis != "reserved" or exact > charge.estimate:
             return exact
-        taken = sum(other.amount or 0 for other in books.charges_of(row.key) if other.id != charge.id)
+        taken = row.committed
+        if row.state is not ReservationState.HELD or taken == row.amount:
+            # Only what went beyond the hold, or came after it, is not in there; a lease has hundreds of charges.
+            taken = sum(other.amount or 0 for other in books.charges_of(row.key) if other.id != charge.id)
         return min(exact, Decimal(max(row.amount - taken, 0)))
 
     def _superseded(self, charge: ChargeRow | None) -> Committed:

@@ -42,6 +42,14 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
         "lapsed": Event("a hold ended by its validity while its block was open", ("account_id", "operation", "amount")),
         "converted": Event("a hold ended before its confirm: deducted instead", ("account_id", "amount", "reason")),
         "inferred": Event("a second confirm says that the first was carried out", ("account_id", "amount")),
+        "leased": Event(
+            "credits are taken ahead for an account's calls: `busy`, or `renewed`",
+            ("account_id", "operation", "amount", "reservation_id", "reason"),
+        ),
+        "lease_ended": Event(
+            "a lease is drawn on no more, and given back: `idle`, `used up`, `old`, `recalled`, `flushed`, `lapsed`",
+            ("account_id", "operation", "amount", "reason"),
+        ),
         "late": Event("a truth came after recovery had closed the call: deducted too", _CALL),
         "recovered": Event("a dead process' rows were taken over", ("closed", "resumed", "orphans")),
         "resumed": Event("the API key works again: settlement goes on", ("account_id",)),

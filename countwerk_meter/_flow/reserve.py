@@ -44,6 +44,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class _Refused:
+    """Too few credits: what our own reservations hold, and what the account owes where that is what refused it."""
+
+    held: Held
+    debt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Gate:
     """
     The call may run.
@@ -83,9 +91,13 @@ def reserve(
     *,
     shared: bool = False,
     fit: Callable[[int], int] | None = None,
+    recall: Callable[[float], Flow[bool]] | None = None,
 ) -> Flow[Gate]:
     """
     Reserve `hold.amount` credits for `charge`, then let the call run. `shared`: further calls will draw on the hold.
+
+    `recall` gives back by a deadline what this process took ahead for the account; where it gave anything back, a
+    refused call is tried once more, inside the same budget, as a hold of its own.
 
     `fit` says how many credits will do where only so many are left, 0 if the call cannot be made for them: a refused
     call is then tried once more with those, inside the same budget, as a hold of its own.
@@ -98,23 +110,31 @@ def reserve(
 
     """
     start: Moment = yield Now()
-    made = yield from _guarded(terms, charge, hold, start, shared=shared, fits=fit is not None)
+    softly = fit is not None or recall is not None
+    made = yield from _guarded(terms, charge, hold, start, shared=shared, softly=softly)
     if isinstance(made, Gate):
         return made
-    assert fit is not None
     # The first was definitely refused, and its row says so: this is a new request, not the same one again (rule 3).
     deadline = start.monotonic + terms.reserve_timeout
-    reply: Reply = yield Send(requests.balance(charge.account_id), deadline)
-    amount = fit(_available(reply))
-    if 0 < amount < hold.amount:
-        less = replace(hold, key=f"{hold.key}-clamped", amount=amount)
-        second = yield from _guarded(terms, replace(charge, estimate=amount), less, start, shared=shared, fits=True)
-        if isinstance(second, Gate):
-            return second
-    raise (yield from denied(terms, charge, hold.amount, made, deadline))
+    if recall is not None and (yield from recall(deadline)):
+        again = replace(hold, key=f"{hold.key}-again")
+        made = yield from _guarded(terms, charge, again, start, shared=shared, softly=True)
+        if isinstance(made, Gate):
+            return made
+    if fit is not None and not made.debt:
+        reply: Reply = yield Send(requests.balance(charge.account_id), deadline)
+        amount = fit(available_in(reply))
+        if 0 < amount < hold.amount:
+            less = replace(hold, key=f"{hold.key}-clamped", amount=amount)
+            clamped = replace(charge, estimate=amount)
+            second = yield from _guarded(terms, clamped, less, start, shared=shared, softly=True)
+            if isinstance(second, Gate):
+                return second
+    raise (yield from denied(terms, charge, made.debt + hold.amount, made.held, deadline))
 
 
-def _available(reply: Reply) -> int:
+def available_in(reply: Reply) -> int:
+    """Return the credits that a balance says are available; 0 where it says nothing."""
     if not isinstance(reply, Answer) or not reply.envelope.ok:
         return 0
     try:
@@ -124,13 +144,13 @@ def _available(reply: Reply) -> int:
 
 
 def _guarded(
-    terms: Terms, charge: ChargeRow, hold: ReservationRow, start: Moment, *, shared: bool, fits: bool
-) -> Flow[Gate | Held]:
-    """Reserve, and leave no row behind that nobody ends if cut short. With `fits` a 402 is returned, not raised."""
+    terms: Terms, charge: ChargeRow, hold: ReservationRow, start: Moment, *, shared: bool, softly: bool
+) -> Flow[Gate | _Refused]:
+    """Reserve, and leave no row behind that nobody ends if cut short. With `softly` a 402 is returned, not raised."""
     # Should this gate die without a word, its row falls due by itself (I8).
     hold = replace(hold, due_at=start.wall + terms.reserve_timeout + FORSAKEN_AFTER)
     try:
-        return (yield from _reserve(terms, charge, hold, start, shared=shared, fits=fits))
+        return (yield from _reserve(terms, charge, hold, start, shared=shared, softly=softly))
     except Interrupted as cut:
         now: Moment = yield Now()
         doubt = isinstance(cut, InterruptedInDoubt)
@@ -143,8 +163,8 @@ def _guarded(
 
 
 def _reserve(
-    terms: Terms, charge: ChargeRow, hold: ReservationRow, start: Moment, *, shared: bool, fits: bool
-) -> Flow[Gate | Held]:
+    terms: Terms, charge: ChargeRow, hold: ReservationRow, start: Moment, *, shared: bool, softly: bool
+) -> Flow[Gate | _Refused]:
     deadline = start.monotonic + terms.reserve_timeout
     begun: Begun = yield Journal(Begin(charge, hold, terms.debt_limit, shared, collect=True))
     if begun.met is None and begun.debt.total:
@@ -156,6 +176,8 @@ def _reserve(
     assert begun.charge is not None
     if begun.debt.above(terms.debt_limit):
         held: Held = yield Journal(Deny(charge, "debt"))
+        if softly:
+            return _Refused(held, begun.debt.total)
         raise (yield from denied(terms, charge, begun.debt.total + hold.amount, held, deadline))
     charge = begun.charge
     request = requests.reserve(
@@ -169,14 +191,14 @@ def _reserve(
     now: Moment = yield Now()
     if ON_RESERVE[outcome_of(reply)] is Sequel.RECORD:
         assert isinstance(reply, Answer)
-        row = yield from _held(reply, hold, now)
+        row = yield from marked_held(reply, hold, now)
         if row is not None:
             yield Emit("reserved", charge.named() | {"amount": row.amount, "reservation_id": row.reservation_id})
             return Gate(charge, row)
         reply = InDoubt("the answer names no new reservation")
-    if fits and ON_RESERVE[outcome_of(reply)] is Sequel.DENY:
+    if softly and ON_RESERVE[outcome_of(reply)] is Sequel.DENY:
         refused: Held = yield Journal(Fail(hold, ChargeState.DENIED, "insufficient credits", now.wall))
-        return refused
+        return _Refused(refused)
     return (yield from _not_held(terms, charge, hold, request, reply, now, deadline))
 
 
@@ -198,7 +220,8 @@ def _until_answered(request: LedgerRequest, deadline: float) -> Flow[Reply]:
         attempt += 1
 
 
-def _held(reply: Answer, hold: ReservationRow, now: Moment) -> Flow[ReservationRow | None]:
+def marked_held(reply: Answer, hold: ReservationRow, now: Moment) -> Flow[ReservationRow | None]:
+    """Record what a successful reserve answered; None: it names no new reservation, so it is in doubt (rule 1)."""
     data = reply.envelope.data
     try:
         made = LedgerReservation.model_validate(data)
@@ -310,16 +333,18 @@ def purchase_options(
     return (links.all_disabled() if links.options else None), said.code
 
 
-def draw(terms: Terms, charge: ChargeRow, reservation_key: str, *, ahead: bool = False) -> Flow[Gate | None]:
+def draw(
+    terms: Terms, charge: ChargeRow, reservation_key: str, *, ahead: bool = False, within: bool = False
+) -> Flow[Gate | None]:
     """
     Begin a charge on an open reservation, without a round trip; None: it does not fit what is left.
 
     `ahead`: its id is new and it is known to fit, so nothing in the journal's answer is waited for. Should the hold
-    have moved on all the same, the commit says what the call was (`Commit.begins`).
+    have moved on all the same, the commit says what the call was (`Commit.begins`). `within`: see `Draw`.
     """
     now: Moment = yield Now()
     try:
-        begun: Begun | None = yield Journal(Draw(charge, reservation_key, now.ledger), waits=not ahead)
+        begun: Begun | None = yield Journal(Draw(charge, reservation_key, now.ledger, within), waits=not ahead)
     except Interrupted:
         yield Journal(Abandon(charge, now.wall))
         raise

@@ -15,6 +15,8 @@ from countwerk_meter._flow.states import CHARGE_STEPS, RESERVATION_STEPS, Charge
 from countwerk_meter.errors import JournalError
 
 CONFIRM, DEDUCT = "confirm", "deduct"
+# What the journal key of a lease begins with: a reservation taken ahead, which no call of its own is charged to.
+LEASE = "lease-"
 
 T = TypeVar("T")
 

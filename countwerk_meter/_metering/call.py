@@ -70,6 +70,8 @@ class Call:
         self.fundings: list[Funding] = []
         self._funding: Funding | None = None
         self._ahead = False
+        # The lease that it drew on; nested calls draw on it too.
+        self.lease: str | None = None
 
     def __repr__(self) -> str:
         return f"<Reservation {self._spec.operation} {self.usage_event_id or 'not begun'}>"

@@ -27,6 +27,7 @@ from countwerk_meter._flow.recover import Recovered, recover
 from countwerk_meter._metering.commits import Commits
 from countwerk_meter._metering.inline import InlineSettlement
 from countwerk_meter._metering.learner import Learner
+from countwerk_meter._metering.leases import Leases
 from countwerk_meter._metering.ongoing import Gate, Ongoing
 from countwerk_meter._metering.scope import refusing
 from countwerk_meter._metering.settlement import SettlementThread
@@ -77,8 +78,11 @@ class Engine:
         shadow: bool,
         http: httpx.Client | None,
         own_journal: bool,
+        leases: bool = False,
     ) -> None:
         self._own_journal = own_journal
+        # Nothing is held where nothing is enforced, and so nothing ahead.
+        self._leasing = leases and not shadow
         self._endpoint = endpoint
         self.terms = terms
         self.journal = journal
@@ -113,6 +117,7 @@ class Engine:
         self.asking = Runtime(None, self._transport, self._loops, self.clock, self.telemetry)
         self.runtime, settling = self._shadowed() if self.shadow else self._real()
         settler = Runtime(self.journal, None, settling, self.clock, self.telemetry)
+        self.leases = self._no_leases_yet()
         self._runtimes = (self.runtime, self.asking, settler)
         self.interpose(self._between)
         self.settlement = SettlementThread(
@@ -124,7 +129,13 @@ class Engine:
             self._concurrency,
             self.progressed,
             self.commits.retry,
+            self.leases,
         )
+
+    def _no_leases_yet(self) -> Leases | None:
+        if not self._leasing:
+            return None
+        return Leases(self.journal, self.terms, self.clock, self.telemetry, self._follow)
 
     def interpose(self, between: Between | None) -> Between | None:
         """Put somebody between this meter and its ledger, on every way to it, or nobody; return who was there."""
@@ -188,6 +199,7 @@ class Engine:
         self._ongoing = Ongoing()
         self.commits.forget()
         self.learner.forget()
+        self.leases = self._no_leases_yet()
 
     @property
     def patience(self) -> float:
@@ -297,7 +309,10 @@ class Engine:
         while True:
             try:
                 # A row that was tried and backs off, or is out just now, is due later, and has not settled.
-                waiting = bool(self.commits) or self._ask(Waiting(self.terms.ledger, self.terms.owner), deadline)
+                ahead = self._end_leases(deadline)
+                waiting = (
+                    ahead or bool(self.commits) or self._ask(Waiting(self.terms.ledger, self.terms.owner), deadline)
+                )
                 rows: tuple[DueRow, ...] = ()
                 if inline or not waiting:
                     # Sorted, and so not read again for each of many that settle one after another.
@@ -323,6 +338,14 @@ class Engine:
                     notify_at = time.monotonic() + _LAST_WORD_SECONDS
                 self.wait_for_progress(left)
 
+    def _end_leases(self, deadline: float) -> bool:
+        """Seal what was taken ahead, so that what was drawn on it settles now; whether any is on its way."""
+        if self.leases is None:
+            return False
+        for sealed in self.leases.end_all("flushed"):
+            sealed.result(max(deadline - time.monotonic(), _LAST_WORD_SECONDS))
+        return self.leases.coming
+
     def _ask(self, operation: Operation[T], deadline: float) -> T:
         """Read the journal, which may be locked or hang: no longer than until the deadline, and a moment at least."""
         return self.journal.submit(operation).result(max(deadline - time.monotonic(), _LAST_WORD_SECONDS))
@@ -338,6 +361,8 @@ class Engine:
         self.closed = True
         if self._pid != os.getpid():
             return True
+        if self.leases is not None:
+            self.leases.close()
         self.learner.flush()
         deadline = time.monotonic() + timeout
         with contextlib.suppress(CountwerkError):

@@ -1,4 +1,4 @@
-"""Which way a call is let through: a draw on the enclosing block, a top-up of it, or a reservation of its own."""
+"""Which way a call is let through: a draw on the enclosing block or a lease, a top-up, or a reservation of its own."""
 
 from __future__ import annotations
 
@@ -37,7 +37,13 @@ def _gate(reservation: Reservation) -> Flow[Gate]:
     event = reservation.event()
     terms = engine.terms_for(spec, durable=event.durable)
     charge = spec.charge(terms, event, now.wall)
-    block = reservation.block()
+    block, leases = reservation.block(), engine.leases
+    if leases is not None and (block is None or block.lease is not None):
+        drawn = yield from leases.draw(terms, charge, spec, None if block is None else block.lease)
+        if drawn is not None:
+            if block is not None and not drawn.replayed:
+                reservation.drawn_on()
+            return drawn
     if block is not None:
         for funding in block.fundings:
             drawn = yield from _drawn(reservation, funding, charge, event, terms)
@@ -45,10 +51,11 @@ def _gate(reservation: Reservation) -> Flow[Gate]:
                 return drawn
     hold = spec.reservation(terms, now.wall)
     fit = spec.clamp.fit if spec.clamp is not None else None
+    recall = None if leases is None else leases.recalling(terms, spec.account_id)
     if block is None or not block.spec.top_up:
-        gate = yield from reserve(terms, charge, hold, fit=fit)
+        gate = yield from reserve(terms, charge, hold, fit=fit, recall=recall)
     else:
-        gate = yield from reserve(terms, charge, hold, shared=True, fit=fit)
+        gate = yield from reserve(terms, charge, hold, shared=True, fit=fit, recall=recall)
         if gate.hold is not None:
             # The call that brought it has drawn on it.
             block.fundings.append(Funding(gate.hold, gate.charge.estimate))

@@ -22,7 +22,12 @@ _CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def check_options(
-    chosen: Mapping[str, str], *, debt_limit: int, reserve_timeout: float, settlement_concurrency: int
+    chosen: Mapping[str, str],
+    *,
+    debt_limit: int,
+    reserve_timeout: float,
+    settlement_concurrency: int,
+    leases: bool = False,
 ) -> None:
     """
     Check the settings that a type checker cannot.
@@ -39,6 +44,11 @@ def check_options(
         raise ConfigurationError("reserve_timeout must be above 0 seconds, and an hour at most")
     if settlement_concurrency < 1 or debt_limit < 0:
         raise ConfigurationError("settlement_concurrency must be above 0, and debt_limit not below 0")
+    if leases and (chosen["settlement"], chosen["settle_with"]) != ("background", "confirm"):
+        raise ConfigurationError(
+            "leases are taken in the background and settled with one confirm each: they need"
+            ' settlement="background" and settle_with="confirm"'
+        )
 
 
 def check_unavailable(on_unavailable: str, debt_limit: int) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from countwerk_meter._drivers.runtime import Ran
 from countwerk_meter._flow.ending import Commit, Release, Seal
-from countwerk_meter._flow.rows import replace
+from countwerk_meter._flow.rows import LEASE, replace
 from countwerk_meter._metering import scope
 from countwerk_meter._metering.call import Call, Mode
 from countwerk_meter._metering.funding import Funding
@@ -169,9 +169,9 @@ class Reservation(Call):
         return None
 
     def block(self) -> Reservation | None:
-        """Return the enclosing block that holds the credits, looking through blocks that only drew on it."""
+        """Return the enclosing block that holds the credits, or drew on a lease, looking through what drew on it."""
         parent = self.usable_parent()
-        while parent is not None and parent._mode is Mode.DRAW:
+        while parent is not None and parent._mode is Mode.DRAW and parent.lease is None:
             parent = parent.usable_parent()
         return parent
 
@@ -229,6 +229,8 @@ class Reservation(Call):
             self.fundings = [Funding(gate.hold)]
         elif gate.charge.draw:
             self._mode = Mode.DRAW
+            if (gate.charge.reservation_key or "").startswith(LEASE):
+                self.lease = gate.charge.reservation_key
         self._engine.began(self)
 
     def _abandoned(self, task: asyncio.Task[Gate]) -> None:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from countwerk_meter._flow.books import DueRow
     from countwerk_meter._flow.commands import Flow
     from countwerk_meter._flow.terms import Terms
+    from countwerk_meter._metering.leases import Leases
     from countwerk_meter.journal import Journal
     from countwerk_meter.telemetry import Telemetry
 
@@ -90,6 +91,7 @@ class SettlementThread:
         concurrency: int,
         progress: Callable[[], None],
         retry_kept: Callable[[float], bool],
+        leases: Leases | None = None,
     ) -> None:
         self._runtime = runtime
         self._loops = loops
@@ -99,6 +101,7 @@ class SettlementThread:
         self._concurrency = concurrency
         self._progress = progress
         self._retry_kept = retry_kept
+        self._leases = leases
         self._random = random.SystemRandom()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -224,6 +227,8 @@ class SettlementThread:
     async def _main(self) -> None:
         self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
         self._alarm = Alarm(self._ring)
+        if self._leases is not None:
+            self._tasks.add(asyncio.create_task(self._leases.keep(self._runtime, self._is_quiet)))
         while not self._stopping:
             self._wake.clear()
             try:
@@ -244,6 +249,10 @@ class SettlementThread:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._terms.settle_timeout)
         await self._loops.aclose()
+
+    def _is_quiet(self) -> bool:
+        """Whether the ledger is out of order, or asked everybody to wait."""
+        return self._probing is not None or time.time() < self._not_before
 
     async def _take_over(self) -> float:
         """Look now and then for what dead or hung processes left; return when to look again, in seconds."""

@@ -39,8 +39,8 @@ class _Books:
         self._reservations: dict[str, ReservationRow] = {}
         self._charges: dict[tuple[str, str], ChargeRow] = {}
         self._holding: dict[str, ReservationRow] = {}
-        self._owing: dict[tuple[str, str], ChargeRow] = {}
         self._live: dict[tuple[str, str], ChargeRow] = {}
+        self._owing: dict[tuple[str, str], ChargeRow] = {}
         self._drawn: dict[str, tuple[tuple[str, str], ...]] = {}
         self._ids: dict[tuple[str, str], str] = {}
         self._carry: dict[tuple[str, str], Decimal] = {}

@@ -26,7 +26,7 @@ class NullLedger:
         data = dict(request.body)
         if request.name == "reserve":
             data |= {"reservationId": f"res-{next(self._numbers)}", "expiresAt": "2099-01-01T00:00:00Z"}
-        data |= {"confirmed": True, "cancelled": True}
+        data |= {"confirmed": True, "cancelled": True, "balance": 10**9, "availableBalance": 10**9}
         return Answer(Envelope(200, None, data), time.time())
 
     def send(self, transport, request, deadline):
@@ -36,20 +36,42 @@ class NullLedger:
         return self._answer(request)
 
 
-def null_meter(journal):
-    meter = Meter("product", api_key=KEY, base_url=_URL, journal=journal)
+def null_meter(journal, **options):
+    meter = Meter("product", api_key=KEY, base_url=_URL, journal=journal, **options)
     meter._engine.interpose(NullLedger())
     return meter
 
 
+_VARIABLE = contextvars.ContextVar("variable")
+
+
+def empty():
+    token = _VARIABLE.set(1)
+    _VARIABLE.reset(token)
+
+
+def leased(rounds):
+    """A call on a lease, its renewals and settlement behind it included, against an empty `with`."""
+    with folder() as path, null_meter(f"sqlite:///{path}/a.db", leases=True) as meter:
+        own, on_a_lease = 0, 0
+
+        def call():
+            nonlocal own, on_a_lease
+            with meter.reserve("acct", "bench.call", amount=1) as reservation:
+                reservation.settle(1)
+            own, on_a_lease = own + (reservation.lease is None), on_a_lease + (reservation.lease is not None)
+
+        while on_a_lease < 600:
+            call()
+        # The first leases are small.
+        own = 0
+        base, subject = turns(rounds, empty, call)
+        assert own < on_a_lease / 100, f"{own} of {own + on_a_lease} calls had to reserve for themselves"
+    return added("a call on a lease", "an empty with", base, subject, "+ 100 µs and one commit")
+
+
 def draws(rounds):
     """A call that draws on an open block, with a journal in SQLite, against an empty `with`."""
-    variable = contextvars.ContextVar("variable")
-
-    def empty():
-        token = variable.set(1)
-        variable.reset(token)
-
     with (
         folder() as path,
         null_meter(f"sqlite:///{path}/a.db") as meter,
@@ -134,4 +156,4 @@ def asgi(rounds):
 
 
 def measure(url, transport, rounds):
-    return [draws(rounds), langchain(rounds), *asgi(rounds)]
+    return [draws(rounds), leased(rounds), langchain(rounds), *asgi(rounds)]

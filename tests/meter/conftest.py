@@ -9,6 +9,8 @@ from countwerk_meter import Meter
 from countwerk_meter._flow.events import EVENTS
 from countwerk_meter.testing.journal_steps import Do, Look
 
+from .leasing import leased, until
+
 PRICES = {
     "profileVersionId": "test-1",
     "eurPerCredit": 0.01,
@@ -117,3 +119,24 @@ def style(request):
 @pytest.fixture
 def suppressed():
     return contextlib.suppress(RuntimeError)
+
+
+@pytest.fixture
+def rich(bench):
+    """An account with enough for a lease of any size that is wanted."""
+    bench.control.account(bench.account, balance=100_000, ai_product_id="product_1")
+    return bench
+
+
+@pytest.fixture
+def leasing(rich):
+    return rich.meter(leases=True)
+
+
+@pytest.fixture
+def poor(bench):
+    """An account of 100 credits with a lease of 9 of them, or so."""
+    meter = bench.meter(leases=True)
+    lease = leased(bench, meter, amount=1)
+    until(lambda: bench.books()["reserved"] == lease["amount"])
+    return meter

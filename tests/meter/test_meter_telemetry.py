@@ -13,6 +13,8 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from countwerk_meter import ConfigurationError, InsufficientCreditsError
 
+from .leasing import leased
+
 
 @pytest.fixture
 def spans():
@@ -59,6 +61,21 @@ def test_the_settlement_is_linked_to_the_calls_trace(bench, spans):
     assert trace_id != found["countwerk.settle"].context.trace_id
     assert "app.chat.reply" == found["countwerk.reserve"].attributes["countwerk.operation"]
     assert f"{trace_id:032x}" in found["countwerk.reserve"].attributes["countwerk.usage_event_id"]
+
+
+def test_taking_a_lease_is_a_span_of_its_own(rich, spans):
+    """It belongs to no call's trace, and says what came of it."""
+    provider, exporter = spans
+    meter = rich.meter(tracer_provider=provider, leases=True)
+    with provider.get_tracer("app").start_as_current_span("request") as request:
+        leased(rich, meter)
+    meter.close()
+    (taking,) = [span for span in exporter.get_finished_spans() if span.name == "countwerk.lease"]
+    assert taking.parent is None
+    assert request.get_span_context().trace_id != taking.context.trace_id
+    assert (rich.account, "app.call", "taken") == tuple(
+        taking.attributes[f"countwerk.{name}"] for name in ("account_id", "operation", "lease")
+    )
 
 
 def test_credits_are_counted(bench, figures):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 # What an account is said to have; a gate that was refused asks.
-BALANCE = 4
+BALANCE = 60
 
 
 class Message(NamedTuple):

@@ -13,16 +13,17 @@ from countwerk_meter._flow.charge import charge_at_once
 from countwerk_meter._flow.commands import Emit, Journal, Now
 from countwerk_meter._flow.deduct import deduct
 from countwerk_meter._flow.ending import Checkpoint, Commit, Measured, Release, Seal
+from countwerk_meter._flow.lease import Wanted, call_back, take
 from countwerk_meter._flow.recover import recover
 from countwerk_meter._flow.reserve import draw, reserve
-from countwerk_meter._flow.rows import DEDUCT, ChargeRow, ReservationRow
+from countwerk_meter._flow.rows import DEDUCT, LEASE, ChargeRow, ReservationRow
 from countwerk_meter._flow.settle import leave, settle
 from countwerk_meter.errors import CountwerkError
 
 from .state import ACCOUNT, LEDGER, OPERATION, VALIDITY, wall_time
 
 # Programs that somebody waits for, and may stop waiting for; and those that are made again if they fail.
-GATES = frozenset({"call", "clamped", "flat"})
+GATES = frozenset({"call", "clamped", "flat", "leased"})
 PASSES = frozenset({"settle", "deduct", "recover"})
 
 
@@ -118,9 +119,9 @@ def flat(terms, price, name="e1"):
         yield _told("used", name)
 
 
-def drawing(terms, used, name="e2", key="k1"):
+def drawing(terms, used, name="e2", key="k1", within=False):
     """Run a call on another one's open hold."""
-    gate = yield from draw(terms, _charge(terms, name, used), key)
+    gate = yield from draw(terms, _charge(terms, name, used), key, within=within)
     if gate is not None:
         yield _told("ran", name)
         yield from _committed(terms, gate.charge, used, seal=False)
@@ -153,6 +154,38 @@ def within(terms, key, first, second, estimate, ahead=False):
     yield Journal(Seal(key, now.wall))
 
 
+def leased(terms, first, second, *, recalled=True):
+    """Take credits ahead, for two calls."""
+    taken = yield from take(terms, _hold(terms, 0, LEASE), Wanted(6, 3))
+    return None if taken.row is None else ("ahead", _process(terms), first, second, recalled)
+
+
+def ahead(terms, first, second, recalled=True):
+    """Run two calls on a lease, and give it back as a refused third one does, or leave it to its end."""
+    calls = []
+    for name, used in (("e1", first), ("e2", second)):
+        gate = yield from draw(terms, _charge(terms, name, 3), LEASE)
+        if gate is not None:
+            yield _told("ran", name)
+            calls.append((gate.charge, used))
+    for charge, used in calls:
+        if used:
+            yield from _committed(terms, charge, used, seal=False)
+        else:
+            now = yield Now()
+            yield Journal(Release(LEDGER, charge.id, charge.epoch, "nothing used", now.wall, seal=False))
+            yield _told("released", charge.id)
+    if recalled:
+        return ("recalled", _process(terms))
+    return None
+
+
+def recalled(terms):
+    """Call a lease back, as a refused call does."""
+    now = yield Now()
+    yield from call_back(terms, (LEASE,), now.monotonic + terms.reserve_timeout, looks=2)
+
+
 def _process(terms):
     return "abc".index(terms.owner)
 
@@ -169,4 +202,7 @@ PROGRAMS = {
     "drawing": drawing,
     "block": block,
     "within": within,
+    "leased": lambda terms, first, second, kept=False: leased(terms, first, second, recalled=not kept),
+    "ahead": ahead,
+    "recalled": recalled,
 }

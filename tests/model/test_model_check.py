@@ -55,9 +55,9 @@ def test_the_walks_come_by_everything_that_settlement_does():
     by_hand = {ReservationState.CLOSED, ChargeState.CLOSED}
     assert {*ReservationState, *ChargeState} - by_hand <= met
     assert {
-        "Abandon", "Adopt", "Begin", "Checkpoint", "CloseAttempt", "Commit", "Confirmed", "Convert", "Deducted",
-        "Defer", "Direct", "Draw", "End", "ExpireOrphan", "Fail", "Forsake", "Lapse", "MarkHeld", "NotThere",
-        "OpenAttempt", "Postpone", "Release", "Seal", "TakeOverdue",
+        "Abandon", "Adopt", "Begin", "BeginLease", "Checkpoint", "CloseAttempt", "Commit", "Confirmed", "Convert",
+        "Deducted", "Defer", "Direct", "Draw", "End", "ExpireOrphan", "Fail", "ForgoLease", "Forsake", "Lapse",
+        "MarkHeld", "NotThere", "OpenAttempt", "Postpone", "Recall", "Release", "Seal", "TakeOverdue",
     } <= met  # fmt: skip
     assert {
         "inferred", "vanished", "expired", "lapsed", "not found", "refused in doubt", "rejected: INVALID_INPUT",
