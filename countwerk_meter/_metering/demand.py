@@ -19,7 +19,7 @@ BUSY_CALLS: Final = 3
 BUSY_SECONDS: Final = 10.0
 LASTS_SECONDS: Final = 60.0
 # One confirm carries so many charges at most, or a little more: they are all moved on in one transaction.
-MOST_DRAWS: Final = 500
+MOST_DRAWS: Final = 200
 _REMEMBERED: Final = 256
 _MOST_NAMES: Final = 10_000
 _REST_BASE: Final = 2.0
@@ -54,13 +54,18 @@ class Demand:
         rests = max(self._resting.get(name, 0.0), self._resting.get((name[0], ""), 0.0))
         return rests <= now.monotonic and len(self._recent(name, now)) >= BUSY_CALLS
 
+    def rate(self, name: Name, now: Moment) -> float:
+        """Return how many of these calls there are a second."""
+        recent = self._recent(name, now)
+        full = len(recent) == _REMEMBERED
+        return len(recent) / (max(now.monotonic - recent[0][0], 0.1) if full else BUSY_SECONDS)
+
     def wanted(self, name: Name, now: Moment) -> Wanted:
         """Return what these calls would ask for while a lease lasts, at most for as many as one carries."""
         recent = self._recent(name, now)
         if not recent:
             return Wanted(0, 0)
-        seconds = max(now.monotonic - recent[0][0], 1.0) if len(recent) == _REMEMBERED else BUSY_SECONDS
-        calls = min(len(recent) / seconds * LASTS_SECONDS, MOST_DRAWS)
+        calls = min(self.rate(name, now) * LASTS_SECONDS, MOST_DRAWS)
         estimates = [estimate for _, estimate in recent]
         return Wanted(int(calls * sum(estimates) / len(estimates)), max(estimates))
 

@@ -52,6 +52,8 @@ _TAKEN_AT_ONCE: Final = 4
 _AGAIN_SECONDS: Final = 1.0
 # Of the ten minutes: within a call it serves to the last of the thirty, less this.
 _GUARD: Final = 0.1
+# Seconds of calls that leases can carry, while they are busy.
+_AHEAD: Final = 2.0
 # While it is drawn on it is looked at so often at least.
 _LOOKS_A_LEASE: Final = 5
 # The next one is taken in the last part of a lease's life.
@@ -305,9 +307,11 @@ class Leases:
             self._demand.granted((lease.account_id, lease.operation))
 
     def _wants_more(self, name: Name, leases: tuple[Lease, ...], now: Moment) -> bool:
-        """Whether less than half of a lease is left, a large call does not fit, or the newest has carried many."""
-        rooms = [lease.room for lease in leases if lease.draws < MOST_DRAWS and not lease.is_old(now, _AGEING)]
-        if sum(rooms) < leases[-1].amount / 2 or leases[-1].draws > MOST_DRAWS / 2:
+        """Whether less than half of a lease is left, a large call does not fit, or few more are carried."""
+        good = [lease for lease in leases if lease.draws < MOST_DRAWS and not lease.is_old(now, _AGEING)]
+        rooms = [lease.room for lease in good]
+        draws = sum(MOST_DRAWS - lease.draws for lease in good)
+        if sum(rooms) < leases[-1].amount / 2 or draws < max(MOST_DRAWS / 2, self._demand.rate(name, now) * _AHEAD):
             return True
         return max(rooms) < self._demand.wanted(name, now).largest
 
@@ -382,8 +386,10 @@ class Leases:
         live = [lease for leases in self._live.values() for lease in leases]
         if any(now.monotonic - lease.used_at < 2 * _LOOK_SECONDS for lease in live):
             return _LOOK_SECONDS
-        # What runs out sooner, a call finds out.
-        waits = [_AGAIN_SECONDS if now.monotonic - lease.used_at < BUSY_SECONDS else BUSY_SECONDS for lease in live]
+        waits = [max(IDLE_SECONDS - (now.monotonic - lease.used_at), _LOOK_SECONDS) for lease in live]
+        if any(now.monotonic - lease.used_at < BUSY_SECONDS for lease in live):
+            # What runs out sooner, a call finds out.
+            waits.append(_AGAIN_SECONDS)
         if self._ended or (self._wanted and not self._taking) or quiet:
             waits.append(_AGAIN_SECONDS)
         return min(waits, default=IDLE_SECONDS)
