@@ -2,7 +2,7 @@
 A process' leases: who is busy enough for one, which a call may draw on, and when one ends.
 
 No call waits for a lease: what is asked for is noted, and a keeper on settlement's event loop takes, renews and ends
-them. What is left of one is judged by the journal, draw by draw; what is noted here only says which are worth trying.
+them. What is left of one is known here, as of a block; the journal's word is waited for where a call's id is not new.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from countwerk_meter._flow.lease import (
     call_back,
     take,
 )
-from countwerk_meter._flow.reserve import draw
 from countwerk_meter._flow.rows import LEASE, ReservationRow
 from countwerk_meter._flow.states import HOLDING, ReservationState
 from countwerk_meter._metering.demand import BUSY_SECONDS, MOST_DRAWS, Demand
+from countwerk_meter._metering.funding import Funding
 from countwerk_meter._metering.spec import DEFAULT_VALIDITY_MINUTES
 from countwerk_meter.errors import CountwerkError
 
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from countwerk_meter._flow.commands import Flow, Moment
     from countwerk_meter._flow.lease import Taken
     from countwerk_meter._flow.reserve import Gate
-    from countwerk_meter._flow.rows import ChargeRow
     from countwerk_meter._flow.terms import Terms
     from countwerk_meter._metering.demand import Name
     from countwerk_meter._metering.spec import Spec
@@ -69,6 +68,7 @@ class Lease:
         room: What is left, as last seen: a larger call need not try.
         since: When it was asked for; it is drawn on for `lasts` seconds from then, by both of this machine's clocks.
         used_at: When a call last drew on it, monotonic seconds.
+        funding: What is left for draws that do not wait for the journal's word.
         unseen: What was drawn, at its estimate, since somebody was asked to look how it stands.
         ended: Why no call draws on it any more.
 
@@ -82,6 +82,7 @@ class Lease:
     since: Moment
     lasts: float
     used_at: float
+    funding: Funding
     draws: int = 0
     unseen: int = 0
     ended: str | None = None
@@ -128,8 +129,14 @@ class Leases:
 
     # What a call does.
 
-    def draw(self, terms: Terms, charge: ChargeRow, spec: Spec, via: str | None) -> Flow[Gate | None]:
-        """Draw on a lease: on `via`, that of the block around, or on one of the call's own; None: none will do."""
+    def draw(
+        self, spec: Spec, via: str | None, drawn_on: Callable[[Funding, bool], Flow[Gate | None]]
+    ) -> Flow[Gate | None]:
+        """
+        Draw on a lease: on `via`, that of the block around, or on one of the call's own; None: none will do.
+
+        `drawn_on` draws on one hold, and says None if it is too small; also given whether it is `via`.
+        """
         if spec.top_up or spec.validity > DEFAULT_VALIDITY_MINUTES:
             # It is a block that others top up, or may run for longer than a lease is good for.
             return None
@@ -138,7 +145,7 @@ class Leases:
             within = lease.key == via
             if estimate > lease.room or not lease.serves(now, within=within):
                 continue
-            drawn = yield from draw(terms, charge, lease.key, within=within)
+            drawn = yield from drawn_on(lease.funding, within)
             if drawn is not None:
                 lease.draws += 1
                 lease.used_at = now.monotonic
@@ -236,6 +243,8 @@ class Leases:
                 if only is None and account_id in {None, account}:
                     taking.unwanted = True
         for lease in going:
+            # Draws that were let in are queued by now, and so come before the step that seals it.
+            lease.funding.close()
             self._tell_ended(lease)
 
     def _tell_ended(self, lease: Lease) -> None:
@@ -273,13 +282,13 @@ class Leases:
         if leases:
             keys = tuple(lease.key for lease in leases)
             rows = await asyncio.wrap_future(self._journal.submit(Standing(keys)))
-            for lease, row in zip(leases, rows, strict=True):
-                await self._judge(lease, row, now)
+            for lease, (row, owes) in zip(leases, rows, strict=True):
+                await self._judge(lease, row, now, owes=owes)
         if not quiet:
             self._begin_taking(runtime, now)
         return self._until_next(now, quiet)
 
-    async def _judge(self, lease: Lease, row: ReservationRow | None, now: Moment) -> None:
+    async def _judge(self, lease: Lease, row: ReservationRow | None, now: Moment, *, owes: bool) -> None:
         reason: str | None = None
         if row is None or row.state is not ReservationState.HELD:
             reason = "lapsed"
@@ -288,6 +297,9 @@ class Leases:
             lease.room = free - row.promised
             if row.sealed:
                 reason = "lapsed"
+            elif owes:
+                # A debt is met at a gate (rule 14), and what is held ahead may be what is missing.
+                reason = "debt"
             elif lease.is_old(now):
                 reason = "old"
             elif now.monotonic - lease.used_at >= IDLE_SECONDS:
@@ -364,11 +376,12 @@ class Leases:
         else:
             self._demand.granted(name)
             lasts = taken.lasts / DRAWN_ON_FOR
-            lease = Lease(row.key, *name, row.amount, row.amount, since, lasts, now.monotonic)
+            lease = Lease(row.key, *name, row.amount, row.amount, since, lasts, now.monotonic, Funding(row))
             with self._lock:
                 unwanted = taking.unwanted or self.closed
                 if unwanted:
                     lease.ended = "recalled"
+                    lease.funding.close()
                     self._ended[lease.key] = lease
                 else:
                     self._live = self._live | {name: (*self._live.get(name, ()), lease)}

@@ -105,17 +105,22 @@ def owe(bench, meter):
     meter.journal.run(Do(lambda books: books.save_charge(row)))
 
 
-def test_a_debt_is_met_before_a_lease_is_drawn_on(leasing, rich):
-    """Rule 14: the next call collects it at a gate of its own, and then the lease serves again."""
+def test_a_debt_ends_the_accounts_leases(leasing, rich):
+    """Rule 14: a call collects it at a gate of its own. Until that is noticed, calls draw on what is held for them."""
     leased(rich, leasing)
-    before = rich.counts()
+    before = rich.counts()["reserve"]
     owe(rich, leasing)
-    for _ in range(3):
-        call(rich, leasing)
-        time.sleep(0.3)
-    assert before["reserve"] + 1 == rich.counts()["reserve"]
+    call(rich, leasing)
+    assert before == rich.counts()["reserve"]
+    deadline = time.monotonic() + 10
+    while not rich.named("lease_ended"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert "debt" == rich.named("lease_ended")[0]["reason"]
+    call(rich, leasing)
+    assert before + 1 == rich.counts()["reserve"]
     assert 1 == rich.counts()["deduct"]
-    assert 3 + 4 + 3 == rich.settled(leasing)
+    assert 3 + 4 + 2 == rich.settled(leasing)
 
 
 # When the ledger is not there.
