@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from countwerk_meter._flow.books import Operation
 from countwerk_meter._flow.clock import expired_at, outwaited
-from countwerk_meter._flow.rows import DEDUCT, LEASE, ChargeRow, ReservationRow, replace
+from countwerk_meter._flow.rows import DEDUCT, ChargeRow, ReservationRow, replace
 from countwerk_meter._flow.states import RESTARTABLE, ChargeState, ReservationState
 
 if TYPE_CHECKING:
@@ -118,9 +118,8 @@ class Draw(Operation["Begun | None"]):
     """
     Begin a charge on an open reservation; None: it cannot draw on it, nothing was written.
 
-    Its estimate does not fit what is left, the block is over, or, by the ledger's clock, the hold is. Nor does one draw
-    on a lease while its account has debt: that is met at a gate of the call's own (rule 14). `within`: inside a call
-    that drew on a lease, and so keeps it from settling, what is left of it serves though no other draws any more.
+    Its estimate does not fit what is left, the block is over, or, by the ledger's clock, the hold is. `within`: inside
+    a call that drew on a lease and so keeps it open, what is left of it serves though no other draws any more.
     """
 
     charge: ChargeRow
@@ -138,8 +137,6 @@ class Draw(Operation["Begun | None"]):
         if row.account_id != self.charge.account_id or expired_at(row, self.ledger_time):
             return None
         if self.charge.estimate > row.amount - row.committed - row.promised:
-            return None
-        if row.key.startswith(LEASE) and books.owed(row.ledger, row.principal, row.account_id):
             return None
         books.save_reservation(
             replace(row, promised=row.promised + self.charge.estimate, open_charges=row.open_charges + 1)

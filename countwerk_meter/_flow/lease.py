@@ -143,14 +143,19 @@ class ForgoLease(Operation[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing(Operation["tuple[ReservationRow | None, ...]"]):
-    """Read how leases stand."""
+class Standing(Operation["tuple[tuple[ReservationRow | None, bool], ...]"]):
+    """Read how leases stand, each with whether its account owes anything."""
 
     reads: ClassVar[bool] = True
     keys: tuple[str, ...]
 
-    def apply(self, books: Books) -> tuple[ReservationRow | None, ...]:
-        return tuple(books.reservation(key) for key in self.keys)
+    def apply(self, books: Books) -> tuple[tuple[ReservationRow | None, bool], ...]:
+        rows = [books.reservation(key) for key in self.keys]
+        return tuple((row, row is not None and self._owes(books, row)) for row in rows)
+
+    @staticmethod
+    def _owes(books: Books, row: ReservationRow) -> bool:
+        return bool(books.owed(row.ledger, row.principal, row.account_id))
 
 
 class TakeEnd(Enum):

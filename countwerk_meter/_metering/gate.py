@@ -39,14 +39,12 @@ def _gate(reservation: Reservation) -> Flow[Gate]:
     charge = spec.charge(terms, event, now.wall)
     block, leases = reservation.block(), engine.leases
     if leases is not None and (block is None or block.lease is not None):
-        drawn = yield from leases.draw(terms, charge, spec, None if block is None else block.lease)
+        drawn = yield from leases.draw(reservation, charge, event, terms, None if block is None else block.lease)
         if drawn is not None:
-            if block is not None and not drawn.replayed:
-                reservation.drawn_on()
             return drawn
     if block is not None:
         for funding in block.fundings:
-            drawn = yield from _drawn(reservation, funding, charge, event, terms)
+            drawn = yield from drawn_on(reservation, funding, charge, event, terms)
             if drawn is not None:
                 return drawn
     hold = spec.reservation(terms, now.wall)
@@ -69,10 +67,10 @@ def _gate(reservation: Reservation) -> Flow[Gate]:
     return gate
 
 
-def _drawn(
+def drawn_on(
     reservation: Reservation, funding: Funding, charge: ChargeRow, event: EventId, terms: Terms
 ) -> Flow[Gate | None]:
-    """Draw on one hold of a block; None: it does not fit what is left of it."""
+    """Draw on one hold of a block, or on a lease; None: it does not fit what is left of it."""
     if event.fresh and funding.ours:
         with funding.queueing:
             return (yield from _taken(reservation, funding, charge, terms, ahead=True))

@@ -26,6 +26,8 @@ from countwerk_meter._flow.reserve import draw
 from countwerk_meter._flow.rows import LEASE, ReservationRow
 from countwerk_meter._flow.states import HOLDING, ReservationState
 from countwerk_meter._metering.demand import BUSY_SECONDS, MOST_DRAWS, Demand
+from countwerk_meter._metering.funding import Funding
+from countwerk_meter._metering.gate import drawn_on
 from countwerk_meter._metering.spec import DEFAULT_VALIDITY_MINUTES
 from countwerk_meter.errors import CountwerkError
 
@@ -41,7 +43,8 @@ if TYPE_CHECKING:
     from countwerk_meter._flow.rows import ChargeRow
     from countwerk_meter._flow.terms import Terms
     from countwerk_meter._metering.demand import Name
-    from countwerk_meter._metering.spec import Spec
+    from countwerk_meter._metering.reservation import Reservation
+    from countwerk_meter.events import EventId
     from countwerk_meter.journal import Journal
     from countwerk_meter.telemetry import Telemetry
 
@@ -66,7 +69,8 @@ class Lease:
     One lease of this process, as far as a call needs to know it.
 
     Attributes:
-        room: What is left, as last seen: a larger call need not try.
+        funding: What is left of it for calls here, taken before a draw is queued.
+        room: What was left when somebody last looked.
         since: When it was asked for; it is drawn on for `lasts` seconds from then, by both of this machine's clocks.
         used_at: When a call last drew on it, monotonic seconds.
         unseen: What was drawn, at its estimate, since somebody was asked to look how it stands.
@@ -78,6 +82,7 @@ class Lease:
     account_id: str
     operation: str
     amount: int
+    funding: Funding
     room: int
     since: Moment
     lasts: float
@@ -128,32 +133,42 @@ class Leases:
 
     # What a call does.
 
-    def draw(self, terms: Terms, charge: ChargeRow, spec: Spec, via: str | None) -> Flow[Gate | None]:
+    def draw(
+        self, reservation: Reservation, charge: ChargeRow, event: EventId, terms: Terms, via: str | None
+    ) -> Flow[Gate | None]:
         """Draw on a lease: on `via`, that of the block around, or on one of the call's own; None: none will do."""
+        spec = reservation.spec
         if spec.top_up or spec.validity > DEFAULT_VALIDITY_MINUTES:
             # It is a block that others top up, or may run for longer than a lease is good for.
             return None
         name, estimate, now = (spec.account_id, spec.operation), spec.hold.credits, self._clock.now()
-        for lease in self._worth_trying(name, via):
-            within = lease.key == via
-            if estimate > lease.room or not lease.serves(now, within=within):
-                continue
-            drawn = yield from draw(terms, charge, lease.key, within=within)
-            if drawn is not None:
-                lease.draws += 1
-                lease.used_at = now.monotonic
-                lease.unseen += estimate
-                if lease.unseen * _LOOKS_A_LEASE >= lease.amount:
-                    lease.unseen = 0
-                    self._notify()
-                self._demand.note(name, now, estimate)
-                return drawn
-            lease.room = min(lease.room, estimate - 1)
-            self._notify()
         self._demand.note(name, now, estimate)
+        for lease in self._worth_trying(name, via):
+            if not lease.serves(now, within=lease.key == via):
+                continue
+            drawn = None
+            if lease.ended is None:
+                drawn = yield from drawn_on(reservation, lease.funding, charge, event, terms)
+            if drawn is None and lease.ended is not None and lease.key == via:
+                drawn = yield from draw(terms, charge, lease.key, within=True)
+                if drawn is not None and not drawn.replayed:
+                    reservation.drawn_on()
+            if drawn is not None:
+                self._drew(lease, estimate, now)
+                return drawn
+            self._notify()
         if self._demand.deserves_a_lease(name, now):
             self._want(name)
         return None
+
+    def _drew(self, lease: Lease, estimate: int, now: Moment) -> None:
+        """Note a draw; now and then, somebody looks how the lease stands."""
+        lease.draws += 1
+        lease.unseen += estimate
+        if lease.unseen * _LOOKS_A_LEASE >= lease.amount or now.monotonic - lease.used_at > _AGAIN_SECONDS:
+            lease.unseen = 0
+            self._notify()
+        lease.used_at = now.monotonic
 
     def _worth_trying(self, name: Name, via: str | None) -> tuple[Lease, ...]:
         found = self._live.get(name, ())
@@ -227,6 +242,8 @@ class Leases:
             ]
             for lease in going:
                 lease.ended = reason
+                # Draws that were let in are queued by then, and so come before whatever seals it.
+                lease.funding.close()
                 self._ended[lease.key] = lease
             kept = {
                 name: tuple(lease for lease in leases if lease.ended is None) for name, leases in self._live.items()
@@ -272,14 +289,14 @@ class Leases:
         leases = [lease for each in self._live.values() for lease in each] + list(self._ended.values())
         if leases:
             keys = tuple(lease.key for lease in leases)
-            rows = await asyncio.wrap_future(self._journal.submit(Standing(keys)))
-            for lease, row in zip(leases, rows, strict=True):
-                await self._judge(lease, row, now)
+            found = await asyncio.wrap_future(self._journal.submit(Standing(keys)))
+            for lease, (row, owes) in zip(leases, found, strict=True):
+                await self._judge(lease, row, now, owes=owes)
         if not quiet:
             self._begin_taking(runtime, now)
         return self._until_next(now, quiet)
 
-    async def _judge(self, lease: Lease, row: ReservationRow | None, now: Moment) -> None:
+    async def _judge(self, lease: Lease, row: ReservationRow | None, now: Moment, *, owes: bool) -> None:
         reason: str | None = None
         if row is None or row.state is not ReservationState.HELD:
             reason = "lapsed"
@@ -288,6 +305,9 @@ class Leases:
             lease.room = free - row.promised
             if row.sealed:
                 reason = "lapsed"
+            elif owes:
+                # A gate of the next call's own meets the debt (rule 14).
+                reason = "owes"
             elif lease.is_old(now):
                 reason = "old"
             elif now.monotonic - lease.used_at >= IDLE_SECONDS:
@@ -364,7 +384,7 @@ class Leases:
         else:
             self._demand.granted(name)
             lasts = taken.lasts / DRAWN_ON_FOR
-            lease = Lease(row.key, *name, row.amount, row.amount, since, lasts, now.monotonic)
+            lease = Lease(row.key, *name, row.amount, Funding(row), row.amount, since, lasts, now.monotonic)
             with self._lock:
                 unwanted = taking.unwanted or self.closed
                 if unwanted:
