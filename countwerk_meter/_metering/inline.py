@@ -11,7 +11,8 @@ from countwerk_meter._flow.overview import Agenda, Due
 from countwerk_meter._flow.recover import Recovered, recover
 from countwerk_meter._flow.settle import leave
 from countwerk_meter._flow.verdict import Pass, Verdict
-from countwerk_meter._metering.settlement import RECOVER_SECONDS, passing, traced
+from countwerk_meter._metering.passes import passing, traced
+from countwerk_meter._metering.settlement import RECOVER_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Generator

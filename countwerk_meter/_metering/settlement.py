@@ -13,24 +13,21 @@ import random
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from countwerk_meter._flow.attempts import unsent
-from countwerk_meter._flow.backoff import PARKED_FOR, SETTLE_BASE, SETTLE_CAP, ceiling
-from countwerk_meter._flow.commands import Emit
-from countwerk_meter._flow.deduct import deduct
+from countwerk_meter._flow.backoff import ceiling
 from countwerk_meter._flow.overview import Agenda, Due
 from countwerk_meter._flow.recover import Recovered, recover
-from countwerk_meter._flow.settle import leave, probe, settle
+from countwerk_meter._flow.settle import leave, probe
 from countwerk_meter._flow.verdict import Pass, Verdict
 from countwerk_meter._metering.alarm import Alarm
+from countwerk_meter._metering.passes import passing, traced
+from countwerk_meter._metering.setbacks import Setbacks
 from countwerk_meter.errors import CountwerkError
-from countwerk_meter.telemetry import link_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from opentelemetry.trace import Span
 
     from countwerk_meter._drivers.loops import LoopTransports
     from countwerk_meter._drivers.runtime import Runtime
@@ -51,31 +48,7 @@ _AGAIN_SECONDS: Final = 1.0
 _AHEAD: Final = 16
 # After so many doubtful probes for one account another one is asked for, if it has anything due.
 _PROBES_FOR_ONE: Final = 2
-# A 429 holds its own row back for as long as the ledger asks, and everybody's for so long at most: holds expire.
-_LONGEST_PAUSE: Final = 60.0
 RECOVER_SECONDS: Final = 10.0
-
-
-def passing(terms: Terms, kind: str, key: str) -> Flow[Pass]:
-    """Return the flow that makes one pass over a row."""
-    return settle(terms, key) if kind == "reservation" else deduct(terms, key)
-
-
-def traced(flow: Flow[Pass], span: Span) -> Flow[Pass]:
-    """Run a flow, linking its span to the traces of the calls that it settles."""
-    reply: Any = None
-    while True:
-        try:
-            command = flow.send(reply)
-        except StopIteration as stop:
-            return stop.value
-        if isinstance(command, Emit) and command.event == "settling":
-            for trace_id, span_id in command.fields["traces"]:
-                for link in link_to(trace_id, span_id):
-                    span.add_link(link.context)
-            reply = None
-        else:
-            reply = yield command
 
 
 class SettlementThread:
@@ -121,13 +94,7 @@ class SettlementThread:
         self._tasks: set[asyncio.Task[None]] = set()
         self._probing: str | None = None
         self._recover_at = time.monotonic() + RECOVER_SECONDS
-        self._not_before = 0.0
-        self._parked: dict[str, float] = {}
-        # Accounts that got no answer while others did: until when they rest, and how often that was so.
-        self._resting: dict[str, float] = {}
-        self._silences: dict[str, int] = {}
-        self._retry_at: dict[tuple[str, str], float] = {}
-        self._failures: dict[tuple[str, str], int] = {}
+        self._setbacks = Setbacks()
         self.behind = False
 
     def notify(self, *, waited_for: bool = False) -> None:
@@ -146,8 +113,8 @@ class SettlementThread:
             self._loop is not None
             and not self._stopping
             and self._probing is None
-            and now >= self._not_before
-            and max(self._parked.get(account_id, 0), self._resting.get(account_id, 0)) <= now
+            and now >= self._setbacks.everybody_until
+            and not self._setbacks.hold_back(account_id, now)
             and len(self._running) + len(self._leaving) < self._concurrency
         )
 
@@ -252,7 +219,7 @@ class SettlementThread:
 
     def _is_quiet(self) -> bool:
         """Whether the ledger is out of order, or asked everybody to wait."""
-        return self._probing is not None or time.time() < self._not_before
+        return self._probing is not None or time.time() < self._setbacks.everybody_until
 
     async def _take_over(self) -> float:
         """Look now and then for what dead or hung processes left; return when to look again, in seconds."""
@@ -276,8 +243,8 @@ class SettlementThread:
         self._depart()
         if self._probing is not None:
             return _IDLE_SECONDS
-        if now < self._not_before:
-            return self._not_before - now
+        if now < self._setbacks.everybody_until:
+            return self._setbacks.everybody_until - now
         if time.monotonic() > self._ahead_until:
             self._ahead.clear()
         self._launch(now)
@@ -287,18 +254,18 @@ class SettlementThread:
             return self._look_at - now
         # First of all: a notice that comes while the journal is being read counts.
         self._look_at = now + _IDLE_SECONDS
-        limit = self._concurrency * _AHEAD + len(self._running) + len(self._retry_at)
-        apart = (*self._parked.items(), *self._resting.items())
-        parked = frozenset(account for account, until in apart if until > now)
+        limit = self._concurrency * _AHEAD + len(self._running) + len(self._setbacks)
+        apart = self._setbacks.accounts(now)
         agenda: Agenda = await asyncio.wrap_future(
-            self._journal.submit(Due(self._terms.ledger, self._terms.owner, now, limit, parked))
+            self._journal.submit(Due(self._terms.ledger, self._terms.owner, now, limit, apart))
         )
         self._judge_backlog(agenda, limit, now)
         self._ahead.extend(row for row in agenda.rows if (row.kind, row.key) not in self._running)
         self._ahead_until = time.monotonic() + _AGAIN_SECONDS
         self._launch(now)
-        later = (*self._retry_at.values(), *self._parked.values(), *self._resting.values(), agenda.next_due or 0.0)
-        waits = [until for until in later if until > now]
+        waits = self._setbacks.ends(now)
+        if agenda.next_due is not None and agenda.next_due > now:
+            waits.append(agenda.next_due)
         if len(agenda.rows) >= limit:
             # There is more: read on as soon as there is a place.
             waits.append(now)
@@ -307,7 +274,7 @@ class SettlementThread:
 
     def _depart(self) -> None:
         """Send the confirms that were opened with their commits, unless nothing may leave just now."""
-        if self._leaving and (self._probing is not None or time.time() < self._not_before):
+        if self._leaving and self._is_quiet():
             self._take_back()
             self._look_at = 0.0
         while self._leaving:
@@ -322,10 +289,8 @@ class SettlementThread:
         while self._ahead and len(self._running) < self._concurrency:
             row = self._ahead.popleft()
             name = (row.kind, row.key)
-            apart = max(self._parked.get(row.account_id, 0), self._resting.get(row.account_id, 0))
-            if max(apart, self._retry_at.get(name, 0)) > now:
-                continue
-            self._pass(name, row.account_id, passing(self._terms, row.kind, row.key))
+            if not self._setbacks.hold_back(row.account_id, now, name):
+                self._pass(name, row.account_id, passing(self._terms, row.kind, row.key))
 
     def _pass(self, name: tuple[str, str], account_id: str, flow: Flow[Pass]) -> None:
         """Run one pass over a row beside the others."""
@@ -346,14 +311,11 @@ class SettlementThread:
             done = await self._runtime.arun(traced(flow, span))
         except Exception as error:  # noqa: BLE001 - a journal that cannot be written now, or a defect: the row stays due
             done = Pass(Verdict.LATER, account_id)
-            failures = self._failures[name] = self._failures.get(name, 0) + 1
-            self._retry_at[name] = time.time() + ceiling(failures, base=SETTLE_BASE, cap=SETTLE_CAP)
-            if failures == 1:
+            if self._setbacks.failed(name, time.time()):
                 why = {"account_id": account_id, "key": name[1], "reason": type(error).__name__}
                 self._telemetry.event("settlement_failed", why)
         else:
-            self._retry_at.pop(name, None)
-            self._failures.pop(name, None)
+            self._setbacks.went(name)
             span.set_attribute("countwerk.verdict", done.verdict.value)
         finally:
             span.end()
@@ -368,21 +330,17 @@ class SettlementThread:
     def _act_on(self, done: Pass) -> None:
         now = time.time()
         if done.verdict is not Verdict.DOUBTFUL:
-            self._silences.pop(done.account_id, None)
+            self._setbacks.heard_of(done.account_id)
         if done.wait:
-            self._not_before = max(self._not_before, now + min(done.wait, _LONGEST_PAUSE))
-        if done.verdict is Verdict.PARKED and done.account_id not in self._parked:
-            self._parked[done.account_id] = now + PARKED_FOR
+            self._setbacks.pause(done.wait, now)
+        if done.verdict is Verdict.PARKED and self._setbacks.park(done.account_id, now):
             self._telemetry.event("parked", {"account_id": done.account_id})
         if done.verdict in {Verdict.DOUBTFUL, Verdict.PAUSED} and self._probing is None:
             self._probing = done.account_id
             task = asyncio.create_task(self._probe(done))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        for apart in (self._parked, self._resting):
-            for account_id, until in list(apart.items()):
-                if until <= now:
-                    del apart[account_id]
+        self._setbacks.forget_what_is_over(now)
 
     async def _probe(self, why: Pass) -> None:
         """
@@ -418,9 +376,7 @@ class SettlementThread:
                 if asked_for == why.account_id:
                     silent.clear()
         for account_id in silent - {asked_for}:
-            # Its first time it may just have been unlucky: the ledger was well again one probe later.
-            times = self._silences[account_id] = self._silences.get(account_id, 0) + 1
-            self._resting[account_id] = time.time() + ceiling(times, base=_AGAIN_SECONDS, cap=_LONGEST_PAUSE)
+            self._setbacks.rest(account_id, time.time())
         self._probing = None
         self._look_at = 0.0
         if paused and not self._stopping:

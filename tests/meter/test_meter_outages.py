@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from countwerk_meter._metering import settlement
+from countwerk_meter._metering import setbacks, settlement
 from countwerk_meter._wire.replies import NotSent, read_reply
 from countwerk_meter.journal import MemoryJournal
 from countwerk_meter.journal.port import running
@@ -76,7 +76,7 @@ def test_a_parked_accounts_many_rows_hold_up_nobody_else(bench, meter):
 
 def test_a_long_retry_after_holds_only_its_own_row_back(bench, meter, monkeypatch):
     """Holds expire meanwhile: the others wait for so long at most."""
-    monkeypatch.setattr(settlement, "_LONGEST_PAUSE", 1.0)
+    monkeypatch.setattr(setbacks, "_LONGEST_PAUSE", 1.0)
     bench.control.faults([{"path": CONFIRM, "kind": "status", "status": 429, "retry_after": 3000, "times": 1}])
     charge(meter, bench.account, 2)
     deadline = time.monotonic() + 10
