@@ -119,7 +119,7 @@ class Draw(Operation["Begun | None"]):
     Begin a charge on an open reservation; None: it cannot draw on it, nothing was written.
 
     Its estimate does not fit what is left, the block is over, or, by the ledger's clock, the hold is. `within`: inside
-    a call that drew on a lease and so keeps it open, what is left of it serves though no other draws any more.
+    a call that drew on a lease, and so keeps it from settling, what is left of it serves though nobody else draws now.
     """
 
     charge: ChargeRow

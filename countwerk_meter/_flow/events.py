@@ -47,7 +47,7 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             ("account_id", "operation", "amount", "reservation_id", "reason"),
         ),
         "lease_ended": Event(
-            "a lease is drawn on no more: `idle`, `used up`, `old`, `owes`, `recalled`, `flushed`, `lapsed`",
+            "a lease is drawn on no more: `idle`, `used up`, `old`, `recalled`, `debt`, `flushed`, or `lapsed`",
             ("account_id", "operation", "amount", "reason"),
         ),
         "late": Event("a truth came after recovery had closed the call: deducted too", _CALL),

@@ -144,18 +144,16 @@ class ForgoLease(Operation[None]):
 
 @dataclass(frozen=True, slots=True)
 class Standing(Operation["tuple[tuple[ReservationRow | None, bool], ...]"]):
-    """Read how leases stand, each with whether its account owes anything."""
+    """Read how leases stand, and whether their accounts owe anything (rule 14)."""
 
     reads: ClassVar[bool] = True
     keys: tuple[str, ...]
 
     def apply(self, books: Books) -> tuple[tuple[ReservationRow | None, bool], ...]:
         rows = [books.reservation(key) for key in self.keys]
-        return tuple((row, row is not None and self._owes(books, row)) for row in rows)
-
-    @staticmethod
-    def _owes(books: Books, row: ReservationRow) -> bool:
-        return bool(books.owed(row.ledger, row.principal, row.account_id))
+        return tuple(
+            (row, row is not None and bool(books.owed(row.ledger, row.principal, row.account_id))) for row in rows
+        )
 
 
 class TakeEnd(Enum):

@@ -39,12 +39,16 @@ class Funding:
         """Whether nobody but this process draws on it: a forked child has another one's."""
         return self._pid == os.getpid()
 
-    def take(self, amount: int, ledger_time: float | None) -> bool:
-        """Set credits aside; False: they do not fit, or the block or by the ledger's clock the hold is over."""
+    def take(self, amount: int, ledger_time: float | None, *, within: bool = False) -> bool:
+        """
+        Set credits aside; False: they do not fit, or the block or by the ledger's clock the hold is over.
+
+        `within`: for a call inside one that drew on it, for which it is not over.
+        """
         if not self.ours:
             return not expired_at(self._hold, ledger_time)
         with self._lock:
-            if self._closed or amount > self._left or expired_at(self._hold, ledger_time):
+            if (self._closed and not within) or amount > self._left or expired_at(self._hold, ledger_time):
                 return False
             self._left -= amount
             return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from countwerk_meter._flow.commands import Journal, Now
@@ -39,12 +40,16 @@ def _gate(reservation: Reservation) -> Flow[Gate]:
     charge = spec.charge(terms, event, now.wall)
     block, leases = reservation.block(), engine.leases
     if leases is not None and (block is None or block.lease is not None):
-        drawn = yield from leases.draw(reservation, charge, event, terms, None if block is None else block.lease)
+
+        def on(funding: Funding, within: bool) -> Flow[Gate | None]:
+            return _drawn(reservation, funding, charge, event, terms, within=within)
+
+        drawn = yield from leases.draw(spec, None if block is None else block.lease, on)
         if drawn is not None:
             return drawn
     if block is not None:
         for funding in block.fundings:
-            drawn = yield from drawn_on(reservation, funding, charge, event, terms)
+            drawn = yield from _drawn(reservation, funding, charge, event, terms)
             if drawn is not None:
                 return drawn
     hold = spec.reservation(terms, now.wall)
@@ -67,29 +72,28 @@ def _gate(reservation: Reservation) -> Flow[Gate]:
     return gate
 
 
-def drawn_on(
-    reservation: Reservation, funding: Funding, charge: ChargeRow, event: EventId, terms: Terms
+def _drawn(
+    reservation: Reservation,
+    funding: Funding,
+    charge: ChargeRow,
+    event: EventId,
+    terms: Terms,
+    *,
+    within: bool = False,
 ) -> Flow[Gate | None]:
     """Draw on one hold of a block, or on a lease; None: it does not fit what is left of it."""
-    if event.fresh and funding.ours:
-        with funding.queueing:
-            return (yield from _taken(reservation, funding, charge, terms, ahead=True))
-    return (yield from _taken(reservation, funding, charge, terms, ahead=False))
-
-
-def _taken(
-    reservation: Reservation, funding: Funding, charge: ChargeRow, terms: Terms, *, ahead: bool
-) -> Flow[Gate | None]:
-    now: Moment = yield Now()
-    if not funding.take(charge.estimate, now.ledger):
-        return None
-    drawn: Gate | None = None
-    try:
-        drawn = yield from draw(terms, charge, funding.key, ahead=ahead)
-        if drawn is not None and not drawn.replayed:
-            reservation.drawn_on()
-            reservation.draws_from(funding, ahead=ahead)
-    finally:
-        if drawn is None or drawn.replayed:
-            funding.give(charge.estimate)
-    return drawn
+    ahead = event.fresh and funding.ours
+    with funding.queueing if ahead else contextlib.nullcontext():
+        now: Moment = yield Now()
+        if not funding.take(charge.estimate, now.ledger, within=within):
+            return None
+        drawn: Gate | None = None
+        try:
+            drawn = yield from draw(terms, charge, funding.key, ahead=ahead, within=within)
+            if drawn is not None and not drawn.replayed:
+                reservation.drawn_on()
+                reservation.draws_from(funding, ahead=ahead)
+        finally:
+            if drawn is None or drawn.replayed:
+                funding.give(charge.estimate)
+        return drawn

@@ -2,7 +2,7 @@
 A process' leases: who is busy enough for one, which a call may draw on, and when one ends.
 
 No call waits for a lease: what is asked for is noted, and a keeper on settlement's event loop takes, renews and ends
-them. What is left of one is judged by the journal, draw by draw; what is noted here only says which are worth trying.
+them. What is left of one is known here, as of a block; the journal's word is waited for where a call's id is not new.
 """
 
 from __future__ import annotations
@@ -22,12 +22,10 @@ from countwerk_meter._flow.lease import (
     call_back,
     take,
 )
-from countwerk_meter._flow.reserve import draw
 from countwerk_meter._flow.rows import LEASE, ReservationRow
 from countwerk_meter._flow.states import HOLDING, ReservationState
 from countwerk_meter._metering.demand import BUSY_SECONDS, MOST_DRAWS, Demand
 from countwerk_meter._metering.funding import Funding
-from countwerk_meter._metering.gate import drawn_on
 from countwerk_meter._metering.spec import DEFAULT_VALIDITY_MINUTES
 from countwerk_meter.errors import CountwerkError
 
@@ -40,11 +38,9 @@ if TYPE_CHECKING:
     from countwerk_meter._flow.commands import Flow, Moment
     from countwerk_meter._flow.lease import Taken
     from countwerk_meter._flow.reserve import Gate
-    from countwerk_meter._flow.rows import ChargeRow
     from countwerk_meter._flow.terms import Terms
     from countwerk_meter._metering.demand import Name
-    from countwerk_meter._metering.reservation import Reservation
-    from countwerk_meter.events import EventId
+    from countwerk_meter._metering.spec import Spec
     from countwerk_meter.journal import Journal
     from countwerk_meter.telemetry import Telemetry
 
@@ -69,10 +65,10 @@ class Lease:
     One lease of this process, as far as a call needs to know it.
 
     Attributes:
-        funding: What is left of it for calls here, taken before a draw is queued.
-        room: What was left when somebody last looked.
+        room: What is left, as last seen: a larger call need not try.
         since: When it was asked for; it is drawn on for `lasts` seconds from then, by both of this machine's clocks.
         used_at: When a call last drew on it, monotonic seconds.
+        funding: What is left for draws that do not wait for the journal's word.
         unseen: What was drawn, at its estimate, since somebody was asked to look how it stands.
         ended: Why no call draws on it any more.
 
@@ -82,11 +78,11 @@ class Lease:
     account_id: str
     operation: str
     amount: int
-    funding: Funding
     room: int
     since: Moment
     lasts: float
     used_at: float
+    funding: Funding
     draws: int = 0
     unseen: int = 0
     ended: str | None = None
@@ -134,41 +130,37 @@ class Leases:
     # What a call does.
 
     def draw(
-        self, reservation: Reservation, charge: ChargeRow, event: EventId, terms: Terms, via: str | None
+        self, spec: Spec, via: str | None, drawn_on: Callable[[Funding, bool], Flow[Gate | None]]
     ) -> Flow[Gate | None]:
-        """Draw on a lease: on `via`, that of the block around, or on one of the call's own; None: none will do."""
-        spec = reservation.spec
+        """
+        Draw on a lease: on `via`, that of the block around, or on one of the call's own; None: none will do.
+
+        `drawn_on` draws on one hold, and says None if it is too small; also given whether it is `via`.
+        """
         if spec.top_up or spec.validity > DEFAULT_VALIDITY_MINUTES:
             # It is a block that others top up, or may run for longer than a lease is good for.
             return None
         name, estimate, now = (spec.account_id, spec.operation), spec.hold.credits, self._clock.now()
-        self._demand.note(name, now, estimate)
         for lease in self._worth_trying(name, via):
-            if not lease.serves(now, within=lease.key == via):
+            within = lease.key == via
+            if estimate > lease.room or not lease.serves(now, within=within):
                 continue
-            drawn = None
-            if lease.ended is None:
-                drawn = yield from drawn_on(reservation, lease.funding, charge, event, terms)
-            if drawn is None and lease.ended is not None and lease.key == via:
-                drawn = yield from draw(terms, charge, lease.key, within=True)
-                if drawn is not None and not drawn.replayed:
-                    reservation.drawn_on()
+            drawn = yield from drawn_on(lease.funding, within)
             if drawn is not None:
-                self._drew(lease, estimate, now)
+                lease.draws += 1
+                lease.used_at = now.monotonic
+                lease.unseen += estimate
+                if lease.unseen * _LOOKS_A_LEASE >= lease.amount:
+                    lease.unseen = 0
+                    self._notify()
+                self._demand.note(name, now, estimate)
                 return drawn
+            lease.room = min(lease.room, estimate - 1)
             self._notify()
+        self._demand.note(name, now, estimate)
         if self._demand.deserves_a_lease(name, now):
             self._want(name)
         return None
-
-    def _drew(self, lease: Lease, estimate: int, now: Moment) -> None:
-        """Note a draw; now and then, somebody looks how the lease stands."""
-        lease.draws += 1
-        lease.unseen += estimate
-        if lease.unseen * _LOOKS_A_LEASE >= lease.amount or now.monotonic - lease.used_at > _AGAIN_SECONDS:
-            lease.unseen = 0
-            self._notify()
-        lease.used_at = now.monotonic
 
     def _worth_trying(self, name: Name, via: str | None) -> tuple[Lease, ...]:
         found = self._live.get(name, ())
@@ -242,8 +234,6 @@ class Leases:
             ]
             for lease in going:
                 lease.ended = reason
-                # Draws that were let in are queued by then, and so come before whatever seals it.
-                lease.funding.close()
                 self._ended[lease.key] = lease
             kept = {
                 name: tuple(lease for lease in leases if lease.ended is None) for name, leases in self._live.items()
@@ -253,6 +243,8 @@ class Leases:
                 if only is None and account_id in {None, account}:
                     taking.unwanted = True
         for lease in going:
+            # Draws that were let in are queued by now, and so come before the step that seals it.
+            lease.funding.close()
             self._tell_ended(lease)
 
     def _tell_ended(self, lease: Lease) -> None:
@@ -289,8 +281,8 @@ class Leases:
         leases = [lease for each in self._live.values() for lease in each] + list(self._ended.values())
         if leases:
             keys = tuple(lease.key for lease in leases)
-            found = await asyncio.wrap_future(self._journal.submit(Standing(keys)))
-            for lease, (row, owes) in zip(leases, found, strict=True):
+            rows = await asyncio.wrap_future(self._journal.submit(Standing(keys)))
+            for lease, (row, owes) in zip(leases, rows, strict=True):
                 await self._judge(lease, row, now, owes=owes)
         if not quiet:
             self._begin_taking(runtime, now)
@@ -306,8 +298,8 @@ class Leases:
             if row.sealed:
                 reason = "lapsed"
             elif owes:
-                # A gate of the next call's own meets the debt (rule 14).
-                reason = "owes"
+                # A debt is met at a gate (rule 14), and what is held ahead may be what is missing.
+                reason = "debt"
             elif lease.is_old(now):
                 reason = "old"
             elif now.monotonic - lease.used_at >= IDLE_SECONDS:
@@ -384,11 +376,12 @@ class Leases:
         else:
             self._demand.granted(name)
             lasts = taken.lasts / DRAWN_ON_FOR
-            lease = Lease(row.key, *name, row.amount, Funding(row), row.amount, since, lasts, now.monotonic)
+            lease = Lease(row.key, *name, row.amount, row.amount, since, lasts, now.monotonic, Funding(row))
             with self._lock:
                 unwanted = taking.unwanted or self.closed
                 if unwanted:
                     lease.ended = "recalled"
+                    lease.funding.close()
                     self._ended[lease.key] = lease
                 else:
                     self._live = self._live | {name: (*self._live.get(name, ()), lease)}
