@@ -185,11 +185,13 @@ class SqliteJournal(Journal):
             db.execute(begin)
             try:
                 results = [(future, operation.apply(books), None) for operation, future in jobs]
+                books.write()
             except Exception as error:
                 if _is_the_stores(error):
                     raise
                 # One cannot be carried out, which is rare: once more, so that it is undone alone.
                 db.execute("ROLLBACK")
+                books.forget_rows()
                 db.execute(begin)
                 results = self._one_by_one(db, books, jobs)
             db.execute("COMMIT")
@@ -215,7 +217,9 @@ class SqliteJournal(Journal):
             books.forget_rows()
             db.execute("SAVEPOINT one")
             try:
-                results.append((future, operation.apply(books), None))
+                result = operation.apply(books)
+                books.write()
+                results.append((future, result, None))
             except Exception as error:
                 if _is_the_stores(error):
                     raise

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
+from countwerk_meter._flow.rows import ChargeRow, ReservationRow
 from countwerk_meter.journal.sql_books import Cursor, SqlBooks
 from countwerk_meter.journal.statements import CHARGE, RESERVATION, Statements
 
@@ -12,38 +13,57 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Sequence
 
-    from countwerk_meter._flow.rows import ChargeRow, ReservationRow
+R = TypeVar("R", ReservationRow, ChargeRow)
 
 _STATEMENTS: Final = Statements(hints=True)
 _values_of_reservation: Final = attrgetter(*RESERVATION)
 _values_of_charge: Final = attrgetter(*CHARGE)
-
-R = TypeVar("R", "ReservationRow", "ChargeRow")
+# Read by key: what was saved and is not written yet is told from here.
+_BY_KEY: Final = frozenset({_STATEMENTS.reservation, _STATEMENTS.charge})
 
 
 class SqliteBooks(SqlBooks):
     """
     The journal's rows inside one open transaction; whether an owner lives, its lock says.
 
-    A row that this transaction has read is written back by what changed in it: nobody else writes meanwhile, and
-    every index that holds none of that is left alone.
+    Nobody else writes meanwhile, so a row is read once and written once, by what changed in it: every index that holds
+    none of that is left alone, and calls that draw on one hold share its row. Whatever else is asked of the tables is
+    asked once all is written.
     """
 
     def __init__(self, connection: sqlite3.Connection, is_held: Callable[[str], bool]) -> None:
         super().__init__(_STATEMENTS)
         self._db = connection
         self._is_held = is_held
-        self._rows: dict[tuple[str, ...], tuple[Any, ...]] = {}
+        self._stored: dict[tuple[str, ...], tuple[Any, ...]] = {}
+        self._known: dict[tuple[str, ...], ReservationRow | ChargeRow] = {}
+        self._unwritten: dict[tuple[str, ...], ReservationRow | ChargeRow] = {}
 
     def forget_rows(self) -> None:
-        """Forget what was read: it was undone, or another transaction begins."""
-        self._rows.clear()
+        """Forget what was read, and what was not written: it was undone, or another transaction begins."""
+        self._stored.clear()
+        self._known.clear()
+        self._unwritten.clear()
+
+    def write(self) -> None:
+        """Write what was saved. To be called before the transaction is committed."""
+        while self._unwritten:
+            key, row = self._unwritten.popitem()
+            if isinstance(row, ReservationRow):
+                table, upsert = self._sql.reservation_table, self._sql.save_reservation
+                self._write(key, _values_of_reservation(row), RESERVATION, ("key",), table, upsert)
+            else:
+                table, upsert = self._sql.charge_table, self._sql.save_charge
+                self._write(key, _values_of_charge(row), CHARGE, ("ledger", "id"), table, upsert)
 
     def reservation(self, key: str) -> ReservationRow | None:
-        return self._read((key,), super().reservation(key), _values_of_reservation)
+        known = self._known.get((key,))
+        return cast("ReservationRow", known) if known is not None else self._read((key,), super().reservation(key))
 
     def charge(self, ledger: str, charge_id: str) -> ChargeRow | None:
-        return self._read((ledger, charge_id), super().charge(ledger, charge_id), _values_of_charge)
+        key = (ledger, charge_id)
+        known = self._known.get(key)
+        return cast("ChargeRow", known) if known is not None else self._read(key, super().charge(ledger, charge_id))
 
     def charges_of(self, reservation_key: str) -> list[ChargeRow]:
         return self._all_read(super().charges_of(reservation_key))
@@ -54,37 +74,45 @@ class SqliteBooks(SqlBooks):
     def reservations_owned(self, ledger: str, principal: str, owner: str, limit: int) -> list[ReservationRow]:
         found = super().reservations_owned(ledger, principal, owner, limit)
         for row in found:
-            self._read((row.key,), row, _values_of_reservation)
+            self._read((row.key,), row)
         return found
 
     def save_reservation(self, row: ReservationRow) -> None:
-        values = _values_of_reservation(row)
-        self._save((row.key,), values, RESERVATION, ("key",), self._sql.reservation_table, self._sql.save_reservation)
+        self._save((row.key,), row)
 
     def save_charge(self, row: ChargeRow) -> None:
-        values = _values_of_charge(row)
-        key = (row.ledger, row.id)
-        self._save(key, values, CHARGE, ("ledger", "id"), self._sql.charge_table, self._sql.save_charge)
+        self._save((row.ledger, row.id), row)
 
     def forget_reservations(self, ledger: str, before: float, limit: int) -> int:
+        self.write()
         self.forget_rows()
         return super().forget_reservations(ledger, before, limit)
 
     def rename_principal(self, ledger: str, before: str, after: str) -> int:
+        self.write()
         self.forget_rows()
         return super().rename_principal(ledger, before, after)
 
     def _all_read(self, charges: list[ChargeRow]) -> list[ChargeRow]:
         for row in charges:
-            self._read((row.ledger, row.id), row, _values_of_charge)
+            self._read((row.ledger, row.id), row)
         return charges
 
-    def _read(self, key: tuple[str, ...], row: R | None, values: Callable[[R], tuple[Any, ...]]) -> R | None:
+    def _read(self, key: tuple[str, ...], row: R | None) -> R | None:
         if row is not None:
-            self._rows[key] = values(row)
+            values = _values_of_reservation if isinstance(row, ReservationRow) else _values_of_charge
+            self._stored[key] = values(row)
+            self._known[key] = row
         return row
 
-    def _save(
+    def _save(self, key: tuple[str, ...], row: ReservationRow | ChargeRow) -> None:
+        before = self._unwritten.get(key)
+        if before is not None and before.state is not row.state:
+            # The file checks every step of a row (I7): two of them are not one.
+            self.write()
+        self._known[key] = self._unwritten[key] = row
+
+    def _write(
         self,
         key: tuple[str, ...],
         values: tuple[Any, ...],
@@ -93,17 +121,19 @@ class SqliteBooks(SqlBooks):
         table: str,
         upsert: str,
     ) -> None:
-        before = self._rows.get(key)
-        self._rows[key] = values
+        before = self._stored.get(key)
+        self._stored[key] = values
         if before is None:
-            self._execute(upsert, values)
+            self._db.execute(upsert, values)
             return
         changed = [at for at, (old, new) in enumerate(zip(before, values, strict=True)) if old != new]
         if changed:
             update = self._sql.update(table, [columns[at] for at in changed], keys)
-            self._execute(update, (*(values[at] for at in changed), *key))
+            self._db.execute(update, (*(values[at] for at in changed), *key))
 
     def _execute(self, query: str, values: Sequence[Any]) -> Cursor:
+        if self._unwritten and query not in _BY_KEY:
+            self.write()
         return self._db.execute(query, values)
 
     def is_dead(self, owner: str) -> bool:
