@@ -26,6 +26,7 @@ from countwerk_meter._flow.rows import LEASE, ReservationRow
 from countwerk_meter._flow.states import HOLDING, ReservationState
 from countwerk_meter._metering.demand import BUSY_SECONDS, MOST_DRAWS, Demand
 from countwerk_meter._metering.funding import Funding
+from countwerk_meter._metering.lease import Lease
 from countwerk_meter._metering.spec import DEFAULT_VALIDITY_MINUTES
 from countwerk_meter.errors import CountwerkError
 
@@ -49,52 +50,12 @@ IDLE_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 0.25
 _TAKEN_AT_ONCE: Final = 4
 _AGAIN_SECONDS: Final = 1.0
-# Of the ten minutes: within a call it serves to the last of the thirty, less this.
-_GUARD: Final = 0.1
 # Seconds of calls that leases can carry, while they are busy.
 _AHEAD: Final = 2.0
 # While it is drawn on it is looked at so often at least.
 _LOOKS_A_LEASE: Final = 5
 # The next one is taken in the last part of a lease's life.
 _AGEING: Final = 0.8
-
-
-@dataclass(slots=True, eq=False)
-class Lease:
-    """
-    One lease of this process, as far as a call needs to know it.
-
-    Attributes:
-        room: What was left when somebody last looked.
-        since: When it was asked for; it is drawn on for `lasts` seconds from then, by both of this machine's clocks.
-        used_at: When a call last drew on it, monotonic seconds.
-        funding: What is left for draws that do not wait for the journal's word.
-        unseen: What was drawn, at its estimate, since somebody was asked to look how it stands.
-        ended: Why no call draws on it any more.
-
-    """
-
-    key: str
-    account_id: str
-    operation: str
-    amount: int
-    room: int
-    since: Moment
-    lasts: float
-    used_at: float
-    funding: Funding
-    draws: int = 0
-    unseen: int = 0
-    ended: str | None = None
-
-    def serves(self, now: Moment, *, within: bool) -> bool:
-        """Whether a call may draw on it. `within` one that did, it serves on, as a block does, until it is over."""
-        return not self.is_old(now, DRAWN_ON_FOR - _GUARD) if within else self.ended is None and not self.is_old(now)
-
-    def is_old(self, now: Moment, part: float = 1.0) -> bool:
-        """Whether it is no longer drawn on: long before it expires, so that no clock has to be right to the minute."""
-        passed, by_wall = now.monotonic - self.since.monotonic, now.wall - self.since.wall
-        return max(passed, by_wall) >= self.lasts * part or by_wall < -self.lasts
 
 
 @dataclass(slots=True, eq=False)
