@@ -321,6 +321,7 @@ class Engine:
             except TimeoutError:
                 return False
             if not waiting:
+                self.settlement.rest(min(max(deadline - time.monotonic(), 0), _LAST_WORD_SECONDS))
                 return self.commits.told(max(deadline - time.monotonic(), _LAST_WORD_SECONDS))
             left = deadline - time.monotonic()
             if left <= 0:

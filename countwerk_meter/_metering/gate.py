@@ -81,8 +81,12 @@ def _drawn(
     *,
     within: bool = False,
 ) -> Flow[Gate | None]:
-    """Draw on one hold of a block, or on a lease; None: it does not fit what is left of it."""
-    ahead = event.fresh and funding.ours
+    """
+    Draw on one hold of a block, or on a lease; None: it does not fit what is left of it.
+
+    `within`: it is over for others. Then the journal's word is waited for: the call that keeps it open may just end.
+    """
+    ahead = event.fresh and funding.ours and not within
     with funding.queueing if ahead else contextlib.nullcontext():
         now: Moment = yield Now()
         if not funding.take(charge.estimate, now.ledger, within=within):

@@ -21,7 +21,7 @@ class Lease:
     Credits taken ahead, on which calls draw.
 
     Attributes:
-        room: What is left, as last seen: a larger call need not try.
+        room: What was left when somebody last looked.
         since: When it was asked for; it is drawn on for `lasts` seconds from then, by both of this machine's clocks.
         used_at: When a call last drew on it, monotonic seconds.
         funding: What is left for draws that do not wait for the journal's word.

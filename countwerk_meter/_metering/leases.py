@@ -96,32 +96,38 @@ class Leases:
         """
         Draw on a lease: on `via`, that of the block around, or on one of the call's own; None: none will do.
 
-        `drawn_on` draws on one hold, and says None if it is too small; also given whether it is `via`.
+        `drawn_on` draws on one hold, and says None if it is too small, or over; it is told whether that is no matter,
+        because the block around keeps it open.
         """
         if spec.top_up or spec.validity > DEFAULT_VALIDITY_MINUTES:
             # It is a block that others top up, or may run for longer than a lease is good for.
             return None
         name, estimate, now = (spec.account_id, spec.operation), spec.hold.credits, self._clock.now()
-        for lease in self._worth_trying(name, via):
-            within = lease.key == via
-            if estimate > lease.room or not lease.serves(now, within=within):
-                continue
-            drawn = yield from drawn_on(lease.funding, within)
-            if drawn is not None:
-                lease.draws += 1
-                lease.used_at = now.monotonic
-                lease.unseen += estimate
-                if lease.unseen * _LOOKS_A_LEASE >= lease.amount:
-                    lease.unseen = 0
-                    self._notify()
-                self._demand.note(name, now, estimate)
-                return drawn
-            lease.room = min(lease.room, estimate - 1)
-            self._notify()
         self._demand.note(name, now, estimate)
+        for lease in self._worth_trying(name, via):
+            if not lease.serves(now, within=lease.key == via):
+                continue
+            drawn = None
+            if lease.ended is None:
+                drawn = yield from drawn_on(lease.funding, False)
+            if drawn is None and lease.ended is not None and lease.key == via:
+                drawn = yield from drawn_on(lease.funding, True)
+            if drawn is not None:
+                self._drew(lease, estimate, now)
+                return drawn
+            self._notify()
         if self._demand.deserves_a_lease(name, now):
             self._want(name)
         return None
+
+    def _drew(self, lease: Lease, estimate: int, now: Moment) -> None:
+        """Note a draw; now and then, and after a pause, somebody looks how the lease stands."""
+        lease.draws += 1
+        lease.unseen += estimate
+        if lease.unseen * _LOOKS_A_LEASE >= lease.amount or now.monotonic - lease.used_at > _AGAIN_SECONDS:
+            lease.unseen = 0
+            self._notify()
+        lease.used_at = now.monotonic
 
     def _worth_trying(self, name: Name, via: str | None) -> tuple[Lease, ...]:
         found = self._live.get(name, ())
@@ -195,6 +201,8 @@ class Leases:
             ]
             for lease in going:
                 lease.ended = reason
+                # Draws that were let in are queued by then, and so come before whoever finds it here and seals it.
+                lease.funding.close()
                 self._ended[lease.key] = lease
             kept = {
                 name: tuple(lease for lease in leases if lease.ended is None) for name, leases in self._live.items()
@@ -204,8 +212,6 @@ class Leases:
                 if only is None and account_id in {None, account}:
                     taking.unwanted = True
         for lease in going:
-            # Draws that were let in are queued by now, and so come before the step that seals it.
-            lease.funding.close()
             self._tell_ended(lease)
 
     def _tell_ended(self, lease: Lease) -> None:

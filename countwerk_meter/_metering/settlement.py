@@ -164,6 +164,12 @@ class SettlementThread:
             else:
                 self._thread = thread
 
+    def rest(self, timeout: float) -> None:
+        """Wait until every pass has told what it did, so many seconds at most: its row ends a moment before."""
+        deadline = time.monotonic() + timeout
+        while self._running and time.monotonic() < deadline:
+            time.sleep(0.001)
+
     def stop(self, timeout: float) -> None:
         """End the thread; requests in flight get `timeout` seconds."""
         self._stopping = True

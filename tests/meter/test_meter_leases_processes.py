@@ -208,3 +208,28 @@ def test_two_processes_on_one_postgres_journal_keep_to_one_tenth(rich, postgres_
         assert held <= 100
     assert [True, True] == [meter.close(20) for meter in meters]
     assert {"spent": 12, "reserved": 0, "available": 988} == rich.books()
+
+
+def test_a_lease_that_is_ended_while_calls_draw_on_it_carries_each_of_them(leasing, rich):
+    """Whoever was let in is queued before its end: no call runs on a lease that is over, and is deducted then."""
+    over = threading.Event()
+    drawn = []
+
+    def calls():
+        while not over.is_set():
+            with leasing.reserve(rich.account, OPERATION, amount=5) as reservation:
+                reservation.settle(1)
+            drawn.append(reservation.lease)
+
+    threads = [threading.Thread(target=calls) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for _ in range(40):
+        until(lambda: leasing._engine.leases._live)
+        leasing._engine.leases.end_all("flushed")
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert len(drawn) == rich.settled(leasing)
+    assert len({lease for lease in drawn if lease}) > 5
+    assert "deduct" not in rich.counts()
