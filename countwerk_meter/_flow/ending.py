@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from countwerk_meter._flow.books import Books
     from countwerk_meter._flow.commands import Moment
 
+# Seconds until somebody else looks after a confirm that was opened with its commit.
+ON_ITS_WAY = 15.0
 ROUNDINGS = ("ceil", "carry")
 
 
@@ -152,8 +154,10 @@ class Commit(Operation[Committed]):
             return None
         if row.settle_with == DEDUCT or life_of(row, self.leaves) is not Life.ALIVE:
             return None
+        # Not due while it is on its way: a second attempt beside one that never left could take a 404 for its success.
+        row = replace(confirming(row, row.committed), due_at=self.now + ON_ITS_WAY)
         alone = done.share == row.committed
-        return Claim(confirming(row, row.committed), (done,) if alone else tuple(books.charges_of(row.key)))
+        return Claim(row, (done,) if alone else tuple(books.charges_of(row.key)))
 
     def _exact(self, books: Books, charge: ChargeRow, row: ReservationRow | None) -> Decimal:
         """Unknown usage is the call's own estimate, at most what other calls left of its hold (rule 13)."""

@@ -265,6 +265,7 @@ class SettlementThread:
         agenda: Agenda = await asyncio.wrap_future(
             self._journal.submit(Due(self._terms.ledger, self._terms.owner, now, limit, apart))
         )
+        self._depart()
         self._judge_backlog(agenda, limit, now)
         self._ahead.extend(row for row in agenda.rows if (row.kind, row.key) not in self._running)
         self._ahead_until = time.monotonic() + _AGAIN_SECONDS
