@@ -80,6 +80,8 @@ class Gate:
             space if isinstance(space, str) else None,
             tool=tool if isinstance(tool, str) else None,
             metadata=metadata if self.accounts.ask_metadata else None,
+            # LangGraph sets these with the namespace; what a client said before them is gone.
+            at=f"{metadata.get('langgraph_step')} {metadata.get('langgraph_path')}" if isinstance(space, str) else None,
         )
         self.runs.chain_began(run_id, chain)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from countwerk_meter_langchain.answers import Streamed
@@ -69,6 +69,8 @@ class Chain:
         node: It is known to be that task's own run.
         tool: The id of the tool call that it carries out.
         metadata: The run's, where it may say whose credits are taken.
+        at: Where in its graph the task is: the graph's step and the path of the task in it.
+        order: How many of the chains below its parent began before it.
 
     """
 
@@ -77,6 +79,8 @@ class Chain:
     node: bool = False
     tool: str | None = None
     metadata: Mapping[str, Any] | None = None
+    at: str | None = None
+    order: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -105,6 +109,7 @@ class Runs:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._chains: OrderedDict[UUID, Chain] = OrderedDict()
+        self._began: dict[UUID, int] = {}
         self._open: dict[UUID, list[Run]] = {}
         self._under: dict[UUID, dict[int, Run]] = {}
         self._released: OrderedDict[UUID, Run] = OrderedDict()
@@ -116,15 +121,21 @@ class Runs:
     def chain_began(self, run_id: UUID, chain: Chain) -> None:
         """Note a chain, tool or retriever, below which model calls may run."""
         with self._lock:
+            if chain.parent is not None:
+                order = self._began.get(chain.parent, 0)
+                self._began[chain.parent] = order + 1
+                chain = replace(chain, order=order)
             self._chains[run_id] = chain
             if len(self._chains) > _CHAINS:
                 gone, _ = self._chains.popitem(last=False)
                 self._under.pop(gone, None)
+                self._began.pop(gone, None)
 
     def chain_ended(self, run_id: UUID, *, forget: bool = True) -> list[Run]:
         """Forget it, and unless it comes back its denials; return the model calls below it that are still open."""
         with self._lock:
             self._chains.pop(run_id, None)
+            self._began.pop(run_id, None)
             if forget:
                 self.denials.forget(run_id)
             return list(self._under.pop(run_id, {}).values())
@@ -152,6 +163,25 @@ class Runs:
                 return None
             top = self._chains[inside[-1]]
             return inside[-1] if top.node or top.parent in self._chains else None
+
+    def place(self, path: tuple[UUID, ...], outer: UUID, inner: UUID) -> str | None:
+        """
+        Return where a task of a nested graph is, below the task that the graph runs in: the same with each attempt.
+
+        That is the order in which the chains between the two began, and the graph's own step and path. `outer` and
+        `inner` are the tasks' own runs, both of `path`; None: one between them is not known.
+        """
+        with self._lock:
+            chain = self._chains.get(inner)
+            if chain is None or chain.at is None:
+                return None
+            began: list[int] = []
+            for run_id in path[path.index(inner) + 1 : path.index(outer)]:
+                between = self._chains.get(run_id)
+                if between is None:
+                    return None
+                began.append(between.order)
+        return f"{'.'.join(map(str, reversed(began)))}@{chain.at}" if began else None
 
     def tools(self, path: tuple[UUID, ...]) -> list[str]:
         """Return the ids of the tool calls that a call runs below."""

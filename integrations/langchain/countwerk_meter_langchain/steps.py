@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 SPACE_KEY: Final = "langgraph_checkpoint_ns"
 _STRUCTURAL: Final = ("seq:step:", "map:key:")
 _REMEMBERED: Final = 10_000
+# Between the namespaces of nested graphs, and before a task's id.
+_WITHIN: Final = "|"
+_TASK: Final = ":"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +112,11 @@ class Steps:
             tags: The run's tags: they tell the branches of a parallel step apart, which run in any order.
 
         """
-        parts = self.within()
-        attempt = self._attempt(path)
-        if parts is None or attempt is None:
+        task = current_task()
+        attempt = None if task is None else self._runs.attempt(path, task.space)
+        if task is None or attempt is None:
             return None
+        parts = self._place(task, path) or _named(task)
         parts += tuple(tag for tag in tags or () if tag.startswith(_STRUCTURAL))
         parts += tuple(f"tool:{tool}" for tool in self._runs.tools(path))
         with self._lock:
@@ -129,9 +133,30 @@ class Steps:
     def within(self) -> tuple[str, ...] | None:
         """Return what names the task that runs here, or None."""
         task = current_task()
-        if task is None:
+        return None if task is None else _named(task)
+
+    def _place(self, task: Task, path: tuple[UUID, ...]) -> tuple[str, ...] | None:
+        """
+        Return what names a task of a graph that runs in another one's task, or None: it is not known for certain.
+
+        Such a task has another id with each attempt of the one around it. Its place in that is the same, as is the
+        order of a node's own calls.
+        """
+        spaces = task.space.split(_WITHIN)
+        # A number counts the graphs that the task has ever run, in all its attempts.
+        tasks = [at for at, space in enumerate(spaces) if not space.isdigit()]
+        if len(tasks) == 1 or not all(_TASK in spaces[at] for at in tasks):
             return None
-        return ("langgraph", task.thread, task.space, task.task)
+        outer = self._runs.attempt(path, spaces[0])
+        parts = ("langgraph", task.thread, spaces[0])
+        for at in tasks[1:]:
+            inner = self._runs.attempt(path, _WITHIN.join(spaces[: at + 1]))
+            place = None if outer is None or inner is None else self._runs.place(path, outer, inner)
+            if place is None:
+                return None
+            outer = inner
+            parts += (f"in:{place}",)
+        return parts
 
     def back(self, named: Named) -> None:
         """Give an ordinal back that nothing was charged for: what comes next in its place is the same logical call."""
@@ -140,6 +165,6 @@ class Steps:
             if ordinals is not None:
                 ordinals.free.add(named.ordinal)
 
-    def _attempt(self, path: tuple[UUID, ...]) -> UUID | None:
-        task = current_task()
-        return None if task is None else self._runs.attempt(path, task.space)
+
+def _named(task: Task) -> tuple[str, ...]:
+    return ("langgraph", task.thread, task.space, task.task)
