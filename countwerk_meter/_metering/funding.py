@@ -31,8 +31,9 @@ class Funding:
         self._left = hold.amount - taken
         self._closed = False
         self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self.queueing = threading.Lock()
+        # Both may be taken again by the thread that has them: the garbage collector may end a block in between.
+        self._lock = threading.RLock()
+        self.queueing = threading.RLock()
 
     @property
     def ours(self) -> bool:
