@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import itertools
 import time
+import uuid
 
 from countwerk_meter_langchain import CountwerkCallbackHandler
 from frame import KEY, Figure, folder, turns
@@ -20,12 +21,12 @@ class NullLedger:
     """Stands between a meter and its ledger, and answers at once."""
 
     def __init__(self):
-        self._numbers = itertools.count()
+        self._name, self._numbers = uuid.uuid4().hex, itertools.count()
 
     def _answer(self, request):
         data = dict(request.body)
         if request.name == "reserve":
-            data |= {"reservationId": f"res-{next(self._numbers)}", "expiresAt": "2099-01-01T00:00:00Z"}
+            data |= {"reservationId": f"{self._name}-{next(self._numbers)}", "expiresAt": "2099-01-01T00:00:00Z"}
         data |= {"confirmed": True, "cancelled": True, "balance": 10**9, "availableBalance": 10**9}
         return Answer(Envelope(200, None, data), time.time())
 
