@@ -16,8 +16,10 @@ from countwerk_meter.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from concurrent.futures import Future
     from contextlib import AbstractContextManager
 
+    from countwerk_meter._flow.ending import Committed
     from countwerk_meter._flow.rows import ChargeRow
     from countwerk_meter._metering.engine import Engine
     from countwerk_meter._metering.funding import Funding
@@ -70,6 +72,8 @@ class Call:
         self.fundings: list[Funding] = []
         self._funding: Funding | None = None
         self._ahead = False
+        # Its commit, while it is for whoever waits to send the confirm that is opened with it.
+        self._mine_to_send: Future[Committed] | None = None
         # The lease that it drew on; nested calls draw on it too.
         self.lease: str | None = None
 

@@ -96,7 +96,7 @@ class Engine:
         self._between: Between | None = None
         self._transport = sync_transport(endpoint, http)
         self._ordinals = Ordinals()
-        self.commits = Commits(journal, telemetry, self._follow, self._leave)
+        self.commits = Commits(journal, telemetry, self.follow, self._leave)
         self.inline = InlineSettlement(self)
         self.learner = Learner(journal, terms.ledger)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -135,7 +135,7 @@ class Engine:
     def _no_leases_yet(self) -> Leases | None:
         if not self._leasing:
             return None
-        return Leases(self.journal, self.terms, self.clock, self.telemetry, self._follow)
+        return Leases(self.journal, self.terms, self.clock, self.telemetry, self.follow)
 
     def interpose(self, between: Between | None) -> Between | None:
         """Put somebody between this meter and its ledger, on every way to it, or nobody; return who was there."""
@@ -269,7 +269,8 @@ class Engine:
     def _leave(self, claim: Claim) -> None:
         self.settlement.leave(claim)
 
-    def _follow(self, work: bool) -> None:
+    def follow(self, work: bool) -> None:
+        """Say that something was written, and whether settlement has something to do."""
         if work and self.background:
             self.settlement.notify()
         self.progressed()
@@ -329,7 +330,7 @@ class Engine:
             if inline:
                 # No thread tries again what could not be written (money rule 7).
                 self.commits.retry(left)
-                self.inline.settle(tuple((row.kind, row.key) for row in rows))
+                self.inline.settle(tuple((row.kind, row.key) for row in rows), within=left)
                 if not rows:
                     self.wait_for_progress(min(left, 0.05))
             else:

@@ -12,6 +12,18 @@ if TYPE_CHECKING:
     from countwerk_meter._flow.rows import ReservationRow
 
 
+# A child of any of them may draw on what this process holds.
+_forks = 0
+
+
+def _before_fork() -> None:
+    global _forks  # noqa: PLW0603 - counted for the whole process
+    _forks += 1
+
+
+os.register_at_fork(before=_before_fork)
+
+
 class Funding:
     """
     One hold of a block. Safe from any thread.
@@ -30,15 +42,15 @@ class Funding:
         self._hold = hold
         self._left = hold.amount - taken
         self._closed = False
-        self._pid = os.getpid()
-        # Both may be taken again by the thread that has them: the garbage collector may end a block in between.
+        self._forks = _forks
+        # Either may be wanted again by who holds it: the collector, wherever it strikes, ends an abandoned block.
         self._lock = threading.RLock()
         self.queueing = threading.RLock()
 
     @property
     def ours(self) -> bool:
-        """Whether nobody but this process draws on it: a forked child has another one's."""
-        return self._pid == os.getpid()
+        """Whether nobody but this process draws on it: once there is a forked child, both do."""
+        return self._forks == _forks
 
     def take(self, amount: int, ledger_time: float | None, *, within: bool = False) -> bool:
         """
@@ -59,6 +71,10 @@ class Funding:
         if self.ours:
             with self._lock:
                 self._left += amount
+
+    def gone(self) -> None:
+        """Let nobody draw any more: the journal says that the hold has moved on. Takes no lock."""
+        self._closed = True
 
     def close(self) -> None:
         """Let nobody draw any more. Draws that were let in before are queued by then, and so come before the end."""

@@ -61,8 +61,9 @@ def _gate(reservation: Reservation) -> Flow[Gate]:
         gate = yield from reserve(terms, charge, hold, shared=True, fit=fit, recall=recall)
         if gate.hold is not None:
             # The call that brought it has drawn on it.
-            block.fundings.append(Funding(gate.hold, gate.charge.estimate))
-            reservation.draws_from(block.fundings[-1])
+            brought = Funding(gate.hold, gate.charge.estimate)
+            block.fundings.append(brought)
+            reservation.draws_from(brought)
             if not block.open:
                 # The block ended while its hold was being made: nobody else would say that it is over.
                 yield Journal(Seal(gate.hold.key, now.wall))
@@ -86,9 +87,10 @@ def _drawn(
 
     `within`: it is over for others. Then the journal's word is waited for: the call that keeps it open may just end.
     """
-    ahead = event.fresh and funding.ours and not within
+    now: Moment = yield Now()
+    # While the ledger's time is not known, the hold may have lapsed: the journal knows.
+    ahead = event.fresh and funding.ours and not within and now.ledger is not None
     with funding.queueing if ahead else contextlib.nullcontext():
-        now: Moment = yield Now()
         if not funding.take(charge.estimate, now.ledger, within=within):
             return None
         drawn: Gate | None = None

@@ -6,6 +6,7 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING
 
+from countwerk_meter._flow.attempts import unsent
 from countwerk_meter._flow.commands import Journal, Now
 from countwerk_meter._flow.overview import Agenda, Due
 from countwerk_meter._flow.recover import Recovered, recover
@@ -16,10 +17,12 @@ from countwerk_meter._metering.settlement import RECOVER_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from concurrent.futures import Future
 
     from countwerk_meter._flow.attempts import Claim
     from countwerk_meter._flow.commands import Flow, Moment
     from countwerk_meter._flow.ending import Committed
+    from countwerk_meter._flow.rows import ReservationRow
     from countwerk_meter._flow.terms import Terms
     from countwerk_meter._metering.engine import Engine
 
@@ -44,15 +47,17 @@ class InlineSettlement:
         """Whether nobody else settles what a call has just committed."""
         return not self._engine.background or self._engine.settlement.behind
 
-    def after(self, done: Committed) -> None:
-        """Settle what a commit leads to, if nobody else does."""
-        if (done.attempt or done.work) and self.wanted:
-            self.settle(done.work, done.attempt)
+    def after(self, done: Committed, *, sends: bool) -> None:
+        """Settle what a commit leads to, if nobody else does; `sends`: its confirm was opened for us to send."""
+        work, attempt = done.work if self.wanted else (), done.attempt if sends else None
+        if attempt or work:
+            self.settle(work, attempt)
 
-    async def aafter(self, done: Committed) -> None:
+    async def aafter(self, done: Committed, *, sends: bool) -> None:
         """Do the same on the running event loop."""
-        if (done.attempt or done.work) and self.wanted:
-            passes = self._passes(done.work, done.attempt)
+        work, attempt = done.work if self.wanted else (), done.attempt if sends else None
+        if attempt or work:
+            passes = self._passes(work, attempt)
             flow = next(passes, None)
             while flow is not None:
                 try:
@@ -61,22 +66,37 @@ class InlineSettlement:
                     made = None
                 flow = _next(passes, made)
 
-    def settle(self, work: Work, attempt: Claim | None = None) -> None:
-        """Settle these rows, and first of all the one whose confirm is open."""
-        passes = self._passes(work, attempt)
+    def never_left(self, future: Future[Committed]) -> None:
+        """Close the confirm that was opened with a commit, because nobody who would send it waits for it any more."""
+        attempt = None if future.exception() is not None else future.result().attempt
+        if attempt is not None:
+            closed = self._engine.journal.submit(unsent(attempt.row, self._engine.now()))
+            closed.add_done_callback(self._closed)
+
+    def _closed(self, _: Future[ReservationRow | None]) -> None:
+        self._look_at = 0.0
+        self._engine.follow(True)
+
+    def settle(self, work: Work, attempt: Claim | None = None, *, within: float | None = None) -> None:
+        """Settle these rows, and first of all the one whose confirm is open; `within`: seconds, if that is less."""
+        passes = self._passes(work, attempt, within)
+        patience = self._engine.patience if within is None else min(self._engine.patience, within)
         flow = next(passes, None)
         while flow is not None:
             try:
-                done = self._engine.runtime.run(flow, within=self._engine.patience)
+                done = self._engine.runtime.run(flow, within=patience)
             except Exception:  # noqa: BLE001 - as above
                 done = None
             flow = _next(passes, done)
 
-    def _passes(self, work: Work, attempt: Claim | None = None) -> Generator[Flow[Pass], Pass | None]:
+    def _passes(
+        self, work: Work, attempt: Claim | None = None, within: float | None = None
+    ) -> Generator[Flow[Pass], Pass | None]:
         """Yield the flows that settle `work` and what follows from it; sent None where one failed, and then over."""
         engine = self._engine
-        deadline = time.monotonic() + engine.terms.reserve_timeout
-        terms = dataclasses.replace(engine.terms, settle_timeout=engine.terms.reserve_timeout)
+        budget = engine.terms.reserve_timeout if within is None else min(engine.terms.reserve_timeout, within)
+        deadline = time.monotonic() + budget
+        terms = dataclasses.replace(engine.terms, settle_timeout=budget)
         waiting, taken = list(work), engine.background
         if attempt is not None:
             waiting.insert(0, ("reservation", attempt.row.key))

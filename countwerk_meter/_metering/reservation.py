@@ -89,12 +89,26 @@ class Reservation(Call):
         except BaseException:
             # Ctrl-C, wherever it strikes: what the call used is committed all the same.
             self._end(error)
+            self._sends_nothing()
             raise
         if future is None:
             return
-        done = self._engine.commits.outcome(future)
-        if done is not None:
-            self._engine.inline.after(done)
+        try:
+            done = self._engine.commits.outcome(future)
+        except BaseException:
+            self._sends_nothing()
+            raise
+        if done is None:
+            self._sends_nothing()
+            return
+        sends, self._mine_to_send = self._mine_to_send is not None, None
+        self._engine.inline.after(done, sends=sends)
+
+    def _sends_nothing(self) -> None:
+        """Let go of the confirm that was to be sent by whoever waits for the commit: it counts for nothing (rule 4)."""
+        future, self._mine_to_send = self._mine_to_send, None
+        if future is not None:
+            future.add_done_callback(self._engine.inline.never_left)
 
     async def afinish(self, error: BaseException | None = None) -> None:
         """End the call and charge it. Awaits the commit; never raises, but for a cancellation of the caller."""
@@ -106,9 +120,16 @@ class Reservation(Call):
             # No await is safe here: the commit is queued, and waited for briefly.
             self._engine.commits.outcome(future, brief=True)
             return
-        done = await self._engine.commits.aoutcome(future)
-        if done is not None:
-            await self._engine.inline.aafter(done)
+        try:
+            done = await self._engine.commits.aoutcome(future)
+        except BaseException:
+            self._sends_nothing()
+            raise
+        if done is None:
+            self._sends_nothing()
+            return
+        sends, self._mine_to_send = self._mine_to_send is not None, None
+        await self._engine.inline.aafter(done, sends=sends)
 
     def finish_now(self, error: BaseException | None = None) -> None:
         """End the call where nothing may block or be awaited: the commit is queued and waited for 100 ms at most."""
@@ -290,12 +311,14 @@ class Reservation(Call):
                     return None
                 mine = True
                 self.open = False
-            return self._engine.commits.put(operation, charge, sends=sends)
+            future = self._engine.commits.put(operation, charge, sends=sends)
         except BaseException:
             if mine:
                 # Carried out a second time, the very same operation changes nothing.
                 self._engine.commits.put(operation, charge)
             raise
+        self._mine_to_send = future if sends else None
+        return future
 
     def _told(self, future: Future[Committed]) -> None:
         """Note what was committed, here and in the account's blocks around. Called in the journal's thread."""
@@ -303,8 +326,12 @@ class Reservation(Call):
             return
         done = future.result()
         self._own_charged = 0 if done.charge is None or done.superseded else done.charge.amount or 0
-        if self._funding is not None and self._charge is not None:
-            self._funding.give(self._charge.estimate - (0 if done.charge is None else done.charge.share))
+        # Once: a call that was given up, and answers after all, has given its credits back.
+        funding, self._funding = self._funding, None
+        if funding is not None and self._charge is not None:
+            funding.give(self._charge.estimate - (0 if done.charge is None else done.charge.share))
+            if self._ahead and (done.charge is None or done.charge.reservation_key is None):
+                funding.gone()
         around = self._parent
         while around is not None and around._engine is self._engine and around.account_id == self.account_id:
             # No lock: whoever is interrupted while holding one would stop the journal's thread.

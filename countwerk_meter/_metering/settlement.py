@@ -44,6 +44,8 @@ _PROBE_BASE: Final = 0.25
 _PROBE_CAP: Final = 30.0
 _BEHIND_SECONDS: Final = 120.0
 _AGAIN_SECONDS: Final = 1.0
+# A place is kept for a commit for so long.
+_KEPT_SECONDS: Final = 0.1
 # Rows that are read at once, for each request that may be under way: reading them sorts all that is due.
 _AHEAD: Final = 16
 # After so many doubtful probes for one account another one is asked for, if it has anything due.
@@ -89,6 +91,8 @@ class SettlementThread:
         self._ahead_until = 0.0
         # Confirms that were opened with their commits, and leave as soon as this thread comes to it.
         self._leaving: deque[Claim] = deque()
+        # When places were promised to those that are still being committed, POSIX seconds.
+        self._granted: deque[float] = deque()
         # When to read again what is due, POSIX seconds, unless notified.
         self._look_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -115,13 +119,25 @@ class SettlementThread:
             and self._probing is None
             and now >= self._setbacks.everybody_until
             and not self._setbacks.hold_back(account_id, now)
-            and len(self._running) + len(self._leaving) < self._concurrency
+            and self._grant(now)
         )
+
+    def _grant(self, now: float) -> bool:
+        """Whether there is a place; it is kept for a moment, until the commit that wants it is written."""
+        with contextlib.suppress(IndexError):  # another thread took the last one
+            while self._granted[0] < now - _KEPT_SECONDS:
+                self._granted.popleft()
+        if len(self._running) + len(self._leaving) + len(self._granted) >= self._concurrency:
+            return False
+        self._granted.append(now)
+        return True
 
     def leave(self, claim: Claim) -> None:
         """Send a confirm that was opened with its commit. Waits for nothing."""
         self._leaving.append(claim)
-        if self._loop is None:
+        with contextlib.suppress(IndexError):
+            self._granted.popleft()
+        if self._loop is None or self._stopping:
             self._take_back()
         self._awake()
 
@@ -219,6 +235,7 @@ class SettlementThread:
                     await self._wake.wait()
             except TimeoutError:
                 pass
+        self._take_back()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._terms.settle_timeout)
         await self._loops.aclose()
@@ -281,14 +298,18 @@ class SettlementThread:
 
     def _depart(self) -> None:
         """Send the confirms that were opened with their commits, unless nothing may leave just now."""
-        if self._leaving and self._is_quiet():
-            self._take_back()
-            self._look_at = 0.0
         while self._leaving:
+            if self._is_quiet() or len(self._running) >= self._concurrency:
+                # Calls that ended together each found a place, and there are not as many: these are due (rule 12).
+                self._take_back()
+                self._look_at = 0.0
+                return
             claim = self._leaving.popleft()
             name = ("reservation", claim.row.key)
-            # One that was read as due before it came here has its pass already, which sends its confirm.
-            if name not in self._running:
+            if name in self._running:
+                # Read as due before it came here, it has its pass already, which sends a confirm of its own.
+                self._journal.submit(unsent(claim.row, time.time()))
+            else:
                 self._pass(name, claim.row.account_id, leave(self._terms, claim))
 
     def _launch(self, now: float) -> None:
