@@ -50,12 +50,12 @@ class Travels:
                     self._began.popitem(last=False)
                 return None
             retried = bool(path) and self._began.get(step) == path[-1]
-        if retried or not _left_behind(step):
+        if retried or not _left_behind():
             return None
         return Step((*step.parts, str(path[-1] if path else uuid.uuid4())))
 
 
-def _left_behind(step: Step) -> bool:
+def _left_behind() -> bool:
     """Whether the thread has gone on from a checkpoint that the task here belongs to. Unknown counts as yes."""
     task, conf = current_task(), configurable()
     saver, at = cast("Any", conf.get("__pregel_checkpointer")), conf.get("checkpoint_map")
@@ -68,9 +68,6 @@ def _left_behind(step: Step) -> bool:
         where = {"thread_id": task.thread, "checkpoint_ns": space}
         try:
             newest = saver.get_tuple({"configurable": where})
-            if newest is None and not space and step.parts[: len(task.named)] != task.named:
-                # It is known by its place in a graph whose checkpoints this one's checkpointer does not keep.
-                return True
             if newest is None or newest.checkpoint["id"] == checkpoint:
                 continue
             # One that is not saved yet, or never, has only just been made.

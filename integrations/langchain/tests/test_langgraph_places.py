@@ -13,7 +13,7 @@ from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.func import entrypoint, task
 from langgraph.graph import START, StateGraph
-from langgraph.types import RetryPolicy, Send
+from langgraph.types import Command, RetryPolicy, Send, interrupt
 
 SETTLED = ("settled", 6, "provider")
 QUICK = RetryPolicy(retry_on=ValueError, initial_interval=0.01, jitter=False)
@@ -280,17 +280,14 @@ def test_what_a_nested_graph_sends_is_looked_into_as_far_as_possible(bench, fake
     assert spent(lambda: {"x"}) == 12
 
 
-@pytest.mark.parametrize("own", [None, False, "own", "anew"])
+@pytest.mark.parametrize("own", [None, False, "own"])
 @pytest.mark.parametrize("retried", [False, True])
 def test_time_travel_to_a_node_that_runs_a_graph(bench, fakes, own, retried):
     """Each visit is charged, and its retry is not; wherever the nested graph keeps its checkpoints."""
     model, fail = fakes.Chat(), flaky(int(retried))
-    nested = asking(model, checkpointer=InMemorySaver() if own in {"own", "anew"} else own)
+    nested = asking(model, checkpointer=InMemorySaver() if own == "own" else own)
 
     def node(state):
-        nonlocal nested
-        if own == "anew":
-            nested = asking(model, checkpointer=InMemorySaver())
         nested.invoke({"said": []})
         fail()
         return {"said": []}
@@ -304,6 +301,33 @@ def test_time_travel_to_a_node_that_runs_a_graph(bench, fakes, own, retried):
         app.invoke(None, {**given, "configurable": old.config["configurable"]})
         assert bench.audit().told == [SETTLED] * visit
     assert len(model.calls) == (6 if retried else 3)
+
+
+@pytest.mark.parametrize("own", [None, False, "own"])
+def test_resuming_a_node_that_has_run_a_graph(bench, fakes, own):
+    """A resume where the thread stands adds nothing; one from a checkpoint left behind does, and its retry does not."""
+    model, fail = fakes.Chat(), flaky(0)
+    nested = asking(model, checkpointer=InMemorySaver() if own == "own" else own)
+
+    def node(state):
+        nested.invoke({"said": []})
+        interrupt("sure?")
+        fail()
+        return {"said": []}
+
+    app, given = outer(node), config(bench)
+    app.invoke({"said": []}, given)
+    old = app.get_state(given).config["configurable"]
+    app.invoke(Command(resume="yes"), {**given, "configurable": old})
+    assert bench.audit().told == [SETTLED]
+    charges = 1
+    for times in (0, 1, 2):
+        before, fail = len(model.calls), flaky(times)
+        app.invoke(Command(resume="yes"), {**given, "configurable": old})
+        # LangGraph may go on with what the nested graph has saved, without running it.
+        charges += len(model.calls) > before
+        assert bench.audit().told == [SETTLED] * charges
+    assert len(model.calls) >= 3
 
 
 class Asks:
