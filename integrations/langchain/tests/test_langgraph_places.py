@@ -8,8 +8,7 @@ from typing import Annotated, TypedDict
 import pytest
 from countwerk_meter_langchain import CountwerkCallbackHandler
 from langchain_core.messages import AIMessage
-from langchain_core.runnables import RunnableParallel
-from langchain_core.tools import tool
+from langchain_core.runnables import RunnableLambda, RunnableParallel
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.func import entrypoint, task
 from langgraph.graph import START, StateGraph
@@ -330,65 +329,79 @@ def test_resuming_a_node_that_has_run_a_graph(bench, fakes, own):
     assert len(model.calls) >= 3
 
 
-class Asks:
-    """Makes models that call a tool so often before they are done, always under one id."""
+def test_a_graph_that_keeps_its_state_from_visit_to_visit(bench, fakes):
+    """Its namespace has no task to it: each attempt is charged."""
+    model, fail = fakes.Chat(), flaky()
+    app = asking(model, checkpointer=True)
 
-    def __init__(self, fakes, turns):
-        self.calls = calls = []
+    def node(state):
+        app.invoke({"said": []})
+        fail()
+        return {"said": []}
 
-        class Model(fakes.Chat):
-            def bind_tools(self, tools, **kwargs):
-                return self
-
-            def _generate(self, messages, *args, **kwargs):
-                calls.append("model")
-                asked = sum(message.type == "tool" for message in messages) < turns
-                result = super()._generate(messages)
-                result.generations[0].message = AIMessage(
-                    "done",
-                    tool_calls=[{"name": "look", "args": {"what": "x"}, "id": "call_1"}] if asked else [],
-                    usage_metadata=result.generations[0].message.usage_metadata,
-                )
-                return result
-
-            async def _agenerate(self, messages, *args, **kwargs):
-                return self._generate(messages)
-
-        self.model = Model()
-
-        @tool
-        def look(what: str) -> str:
-            """Look something up."""
-            calls.append("tool")
-            return "found"
-
-        self.look = look
+    outer(node).invoke({"said": []}, config(bench))
+    assert bench.audit().told == [SETTLED] * len(model.calls)
 
 
 @both
-@pytest.mark.parametrize("priced_by", ["handler", "middleware"])
-def test_the_tools_of_an_agent_in_a_retried_node(bench, fakes, path, priced_by):
-    """A priced tool is charged once for each turn, although the model always gives its call the same id."""
-    agents = pytest.importorskip("langchain.agents")
-    asks, fail, prices = Asks(fakes, turns=2), flaky(), {"look": 2}
-    metered = []
-    if priced_by == "middleware":
-        made_of = pytest.importorskip("countwerk_meter_langchain.middleware")
-        metered = [made_of.CountwerkAgentMiddleware(bench.meter, account_id="acct", tool_prices=prices)]
-    agent = agents.create_agent(asks.model, [asks.look], middleware=metered)
+def test_a_graph_that_is_itself_the_retried_node(bench, fakes, path):
+    """What it had paid for before it failed is not charged again."""
+    model, fail = fakes.Chat(), flaky()
+
+    def first(state):
+        model.invoke("x")
+        return {"said": []}
+
+    def second(state):
+        model.invoke("y")
+        fail()
+        return {"said": []}
+
+    below = StateGraph(State)
+    below.add_sequence([first, second])
+    below.add_edge(START, "first")
+    run(outer(below.compile()), path, {"said": []}, config(bench))
+    assert len(model.calls) >= 3
+    assert bench.audit().told == [SETTLED] * 2
+
+
+@both
+def test_a_graph_below_a_chain_of_a_retried_node(bench, fakes, path):
+    """A chain around it is part of its place."""
+    model, fail = fakes.Chat(), flaky()
+    chain = RunnableLambda(lambda x: x) | asking(model) | RunnableLambda(lambda x: {"said": []}) | asking(model)
 
     def node(state):
-        agent.invoke({"messages": [("user", "x")]})
+        chain.invoke({"said": []})
+        chain.invoke({"said": []})
         fail()
         return {"said": []}
 
     async def anode(state):
-        await agent.ainvoke({"messages": [("user", "x")]})
+        await chain.ainvoke({"said": []})
+        await chain.ainvoke({"said": []})
         fail()
         return {"said": []}
 
-    options = {"tool_prices": prices} if priced_by == "handler" else {}
-    run(outer(node if path == "sync" else anode), path, {"said": []}, config(bench, **options))
-    assert asks.calls == ["model", "tool", "model", "tool", "model"] * 2
-    charged = [charge.amount for charge in bench.audit().charges if charge.parent is None and charge.amount]
-    assert bench.audit().spent == 3 * 6 + 2 * 2, charged
+    run(outer(node if path == "sync" else anode), path, {"said": []}, config(bench))
+    assert len(model.calls) == 8
+    assert bench.audit().told == [SETTLED] * 4
+
+
+def test_what_led_to_a_place_is_forgotten_when_it_is_over(bench, fakes):
+    """A handler that serves for long keeps no chains, nor those of a run of which it was told only a part."""
+    model = fakes.Chat()
+    app = asking(model)
+    given = config(bench)
+    own = {"callbacks": given.pop("callbacks")}
+
+    def node(state):
+        app.invoke({"said": []}, own)
+        return {"said": []}
+
+    for each in (given, given | own):
+        outer(node).invoke({"said": []}, each)
+    runs = own["callbacks"][0]._runs
+    assert not runs._siblings
+    assert not runs._chains
+    bench.audit()
