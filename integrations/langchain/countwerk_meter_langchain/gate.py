@@ -20,6 +20,7 @@ from countwerk_meter.events import Step
 from countwerk_meter_langchain.claims import CLAIMS, Claim
 from countwerk_meter_langchain.counting import estimate, input_tokens, model_name, output_cap, requested
 from countwerk_meter_langchain.pausing import pause, take_resume_value
+from countwerk_meter_langchain.places import label_of, stands_at
 from countwerk_meter_langchain.runs import Chain, Run, Runs
 from countwerk_meter_langchain.settling import Settling, enter_batch, leave_batch
 from countwerk_meter_langchain.steps import SPACE_KEY, Steps
@@ -70,18 +71,22 @@ class Gate:
         seconds = (terms.validity or DEFAULT_VALIDITY_MINUTES) * 60.0
         self.settling = Settling(self.runs, meter, self._unannounced, seconds, self.steps, flat=terms.price is not None)
 
-    def chain_began(self, run_id: UUID, parent_run_id: UUID | None, kwargs: Mapping[str, Any]) -> None:
-        """Note a chain, tool or retriever."""
+    def chain_began(
+        self, run_id: UUID, parent_run_id: UUID | None, kwargs: Mapping[str, Any], given: object = None
+    ) -> None:
+        """Note a chain, tool or retriever, and what it was given."""
         metadata = cast("Mapping[str, object]", kwargs.get("metadata") or {})
         space = metadata.get(SPACE_KEY)
         tool = kwargs.get("tool_call_id")
+        space = space if isinstance(space, str) else None
+        tool = tool if isinstance(tool, str) else None
         chain = Chain(
             self._parent(parent_run_id),
-            space if isinstance(space, str) else None,
-            tool=tool if isinstance(tool, str) else None,
+            space,
+            tool=tool,
             metadata=metadata if self.accounts.ask_metadata else None,
-            # LangGraph sets these with the namespace; what a client said before them is gone.
-            at=f"{metadata.get('langgraph_step')} {metadata.get('langgraph_path')}" if isinstance(space, str) else None,
+            at=None if space is None else stands_at(metadata, space, given),
+            label=label_of(kwargs.get("name"), tool, kwargs.get("tags")),
         )
         self.runs.chain_began(run_id, chain)
 
@@ -104,7 +109,7 @@ class Gate:
         # Models repeat the ids of their calls, so the id alone names no call where attempts can be told apart.
         called = call_id if isinstance(call_id, str) else None
         named = self.steps.name(path, (*(tags or ()), f"map:key:tool {name} {called or ''}"))
-        step = named.step if named is not None else step_of_tool(self.steps, called, str(run_id))
+        step = named.step if named is not None else step_of_tool(self.steps, path, called, str(run_id))
         with self._around(path):
             reservation = self._passed(
                 lambda step: self.meter.reserve(

@@ -203,7 +203,7 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """Note a chain."""
-        self._gate.chain_began(run_id, parent_run_id, kwargs)
+        self._gate.chain_began(run_id, parent_run_id, kwargs, inputs)
 
     def on_chain_end(self, outputs: dict[str, Any], *, run_id: UUID, **kwargs: Any) -> None:
         """Give up what still runs below the chain."""
@@ -227,7 +227,7 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
         """Note a tool, and hold its price; or raise so that it is not called."""
         name = kwargs.get("name") or (serialized or {}).get("name")
         self._gate.tool_began(name, run_id, parent_run_id, metadata or {}, tags, kwargs.get("tool_call_id"))
-        self._gate.chain_began(run_id, parent_run_id, {**kwargs, "metadata": metadata})
+        self._gate.chain_began(run_id, parent_run_id, {**kwargs, "metadata": metadata, "tags": tags})
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """Give up what still runs below the tool, and charge its price."""

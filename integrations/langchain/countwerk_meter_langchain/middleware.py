@@ -173,7 +173,9 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
             visit.block = self._open(visit, lambda: {"amount": self._hold or price})
             with visit.inside():
                 charge = self._begin(
-                    visit, lambda step: self._reserve_tool(request, visit, price, step), self._step_of_tool(request)
+                    visit,
+                    lambda step: self._reserve_tool(request, visit, price, step),
+                    self._step_of_tool(request, visit),
                 )
                 try:
                     with charge.entered():
@@ -197,7 +199,9 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
             visit.block = await self._aopen(visit, lambda: {"amount": self._hold or price})
             with visit.inside():
                 charge = await self._abegin(
-                    visit, lambda step: self._reserve_tool(request, visit, price, step), self._step_of_tool(request)
+                    visit,
+                    lambda step: self._reserve_tool(request, visit, price, step),
+                    self._step_of_tool(request, visit),
                 )
                 try:
                     with charge.entered():
@@ -320,15 +324,16 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
 
     def _step_of_run(self, visit: Visit) -> Step:
         # Only a pause needs a name that is the same when the graph is resumed: nothing is charged under it.
-        return step_of_tool(self._handler._gate.steps, f"run:{visit.key}" if self._pauses else None, visit.key)
+        return step_of_tool(visit.steps, visit.path, f"run:{visit.key}" if self._pauses else None, visit.key)
 
     def _reserve_run(self, visit: Visit, sized: dict[str, Any], step: Step) -> Reservation:
         return self._meter.reserve(
             visit.account_id, self._run_operation, top_up=True, validity=self._validity, step=step, **sized
         )
 
-    def _step_of_tool(self, request: ToolCallRequest) -> Step:
-        return step_of_tool(self._handler._gate.steps, str(request.tool_call["id"]), uuid.uuid4().hex)
+    @staticmethod
+    def _step_of_tool(request: ToolCallRequest, visit: Visit) -> Step:
+        return step_of_tool(visit.steps, visit.path, str(request.tool_call["id"]), uuid.uuid4().hex)
 
     def _reserve_tool(self, request: ToolCallRequest, visit: Visit, price: int, step: Step) -> Reservation:
         return self._meter.reserve(

@@ -11,12 +11,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from countwerk_meter_langchain.answers import Streamed
 from countwerk_meter_langchain.claims import CLAIMS
 from countwerk_meter_langchain.denials import SECONDS, Denials
+from countwerk_meter_langchain.places import Siblings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +59,7 @@ class Batch:
     began: float = field(default_factory=time.monotonic)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Chain:
     """
     A chain, tool or retriever that runs.
@@ -69,8 +70,10 @@ class Chain:
         node: It is known to be that task's own run.
         tool: The id of the tool call that it carries out.
         metadata: The run's, where it may say whose credits are taken.
-        at: Where in its graph the task is: the graph's step and the path of the task in it.
-        order: How many of the chains below its parent began before it.
+        at: Where in a nested graph the task is, if that is certain.
+        label: What tells it from others below its parent.
+        order: How many of that label began before it below its parent.
+        beside: Another one of that label ran at the same time: their order may be another one next time.
 
     """
 
@@ -80,7 +83,9 @@ class Chain:
     tool: str | None = None
     metadata: Mapping[str, Any] | None = None
     at: str | None = None
+    label: tuple[str, ...] = ()
     order: int = 0
+    beside: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -109,7 +114,7 @@ class Runs:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._chains: OrderedDict[UUID, Chain] = OrderedDict()
-        self._began: dict[UUID, int] = {}
+        self._siblings: dict[UUID, Siblings] = {}
         self._open: dict[UUID, list[Run]] = {}
         self._under: dict[UUID, dict[int, Run]] = {}
         self._released: OrderedDict[UUID, Run] = OrderedDict()
@@ -121,21 +126,22 @@ class Runs:
     def chain_began(self, run_id: UUID, chain: Chain) -> None:
         """Note a chain, tool or retriever, below which model calls may run."""
         with self._lock:
-            if chain.parent is not None:
-                order = self._began.get(chain.parent, 0)
-                self._began[chain.parent] = order + 1
-                chain = replace(chain, order=order)
+            if chain.parent in self._chains:
+                self._siblings.setdefault(chain.parent, Siblings()).begin(chain)
             self._chains[run_id] = chain
             if len(self._chains) > _CHAINS:
                 gone, _ = self._chains.popitem(last=False)
                 self._under.pop(gone, None)
-                self._began.pop(gone, None)
+                self._siblings.pop(gone, None)
 
     def chain_ended(self, run_id: UUID, *, forget: bool = True) -> list[Run]:
         """Forget it, and unless it comes back its denials; return the model calls below it that are still open."""
         with self._lock:
-            self._chains.pop(run_id, None)
-            self._began.pop(run_id, None)
+            chain = self._chains.pop(run_id, None)
+            self._siblings.pop(run_id, None)
+            beside = None if chain is None or chain.parent is None else self._siblings.get(chain.parent)
+            if chain is not None and beside is not None:
+                beside.end(chain)
             if forget:
                 self.denials.forget(run_id)
             return list(self._under.pop(run_id, {}).values())
@@ -164,24 +170,10 @@ class Runs:
             top = self._chains[inside[-1]]
             return inside[-1] if top.node or top.parent in self._chains else None
 
-    def place(self, path: tuple[UUID, ...], outer: UUID, inner: UUID) -> str | None:
-        """
-        Return where a task of a nested graph is, below the task that the graph runs in: the same with each attempt.
-
-        That is the order in which the chains between the two began, and the graph's own step and path. `outer` and
-        `inner` are the tasks' own runs, both of `path`; None: one between them is not known.
-        """
+    def between(self, path: tuple[UUID, ...], outer: UUID, inner: UUID) -> list[Chain | None]:
+        """Return the chains of a path from `inner` up to below `outer`; None for one that is not known."""
         with self._lock:
-            chain = self._chains.get(inner)
-            if chain is None or chain.at is None:
-                return None
-            began: list[int] = []
-            for run_id in path[path.index(inner) + 1 : path.index(outer)]:
-                between = self._chains.get(run_id)
-                if between is None:
-                    return None
-                began.append(between.order)
-        return f"{'.'.join(map(str, reversed(began)))}@{chain.at}" if began else None
+            return [self._chains.get(run_id) for run_id in path[path.index(inner) : path.index(outer)]]
 
     def tools(self, path: tuple[UUID, ...]) -> list[str]:
         """Return the ids of the tool calls that a call runs below."""

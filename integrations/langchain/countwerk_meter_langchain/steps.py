@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from langchain_core.runnables.config import var_child_runnable_config
 
 from countwerk_meter.events import Step
+from countwerk_meter_langchain.places import STRUCTURAL, Places
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -26,11 +27,7 @@ if TYPE_CHECKING:
     from countwerk_meter_langchain.runs import Runs
 
 SPACE_KEY: Final = "langgraph_checkpoint_ns"
-_STRUCTURAL: Final = ("seq:step:", "map:key:")
 _REMEMBERED: Final = 10_000
-# Between the namespaces of nested graphs, and before a task's id.
-_WITHIN: Final = "|"
-_TASK: Final = ":"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +45,11 @@ class Task:
     thread: str
     space: str
     task: str
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """What names it in a charge's id."""
+        return ("langgraph", self.thread, self.space, self.task)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ class Steps:
 
     def __init__(self, runs: Runs) -> None:
         self._runs = runs
+        self._places = Places(runs)
         self._lock = threading.Lock()
         self._attempts: OrderedDict[UUID, dict[tuple[str, ...], _Ordinals]] = OrderedDict()
 
@@ -116,8 +119,8 @@ class Steps:
         attempt = None if task is None else self._runs.attempt(path, task.space)
         if task is None or attempt is None:
             return None
-        parts = self._place(task, path) or _named(task)
-        parts += tuple(tag for tag in tags or () if tag.startswith(_STRUCTURAL))
+        parts = self._places.first(task, path)
+        parts += tuple(tag for tag in tags or () if tag.startswith(STRUCTURAL))
         parts += tuple(f"tool:{tool}" for tool in self._runs.tools(path))
         with self._lock:
             ordinal = self._attempts.setdefault(attempt, {}).setdefault(parts, _Ordinals()).take()
@@ -130,33 +133,10 @@ class Steps:
         with self._lock:
             self._attempts.pop(run_id, None)
 
-    def within(self) -> tuple[str, ...] | None:
-        """Return what names the task that runs here, or None."""
+    def within(self, path: tuple[UUID, ...]) -> tuple[str, ...] | None:
+        """Return what names the task that runs here, below this path, or None."""
         task = current_task()
-        return None if task is None else _named(task)
-
-    def _place(self, task: Task, path: tuple[UUID, ...]) -> tuple[str, ...] | None:
-        """
-        Return what names a task of a graph that runs in another one's task, or None: it is not known for certain.
-
-        Such a task has another id with each attempt of the one around it. Its place in that is the same, as is the
-        order of a node's own calls.
-        """
-        spaces = task.space.split(_WITHIN)
-        # A number counts the graphs that the task has ever run, in all its attempts.
-        tasks = [at for at, space in enumerate(spaces) if not space.isdigit()]
-        if len(tasks) == 1 or not all(_TASK in spaces[at] for at in tasks):
-            return None
-        outer = self._runs.attempt(path, spaces[0])
-        parts = ("langgraph", task.thread, spaces[0])
-        for at in tasks[1:]:
-            inner = self._runs.attempt(path, _WITHIN.join(spaces[: at + 1]))
-            place = None if outer is None or inner is None else self._runs.place(path, outer, inner)
-            if place is None:
-                return None
-            outer = inner
-            parts += (f"in:{place}",)
-        return parts
+        return None if task is None else self._places.first(task, path)
 
     def back(self, named: Named) -> None:
         """Give an ordinal back that nothing was charged for: what comes next in its place is the same logical call."""
@@ -164,7 +144,3 @@ class Steps:
             ordinals = self._attempts.get(named.attempt, {}).get(named.series)
             if ordinals is not None:
                 ordinals.free.add(named.ordinal)
-
-
-def _named(task: Task) -> tuple[str, ...]:
-    return ("langgraph", task.thread, task.space, task.task)

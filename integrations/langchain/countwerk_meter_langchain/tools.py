@@ -17,6 +17,7 @@ from countwerk_meter.events import Step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from uuid import UUID
 
     from countwerk_meter_langchain.steps import Steps
 
@@ -44,7 +45,7 @@ def checked_tool_prices(prices: Mapping[str, int] | None) -> Mapping[str, int]:
     return MappingProxyType(dict(prices or {}))
 
 
-def step_of_tool(steps: Steps, call_id: str | None, otherwise: str) -> Step:
+def step_of_tool(steps: Steps, path: tuple[UUID, ...], call_id: str | None, otherwise: str) -> Step:
     """Return what names a tool's call: its id within the graph's task, else a run of this process."""
-    parts = None if call_id is None else steps.within()
+    parts = None if call_id is None else steps.within(path)
     return Step(("tool", otherwise), durable=False) if parts is None else Step((*parts, "tool", str(call_id)))

@@ -63,14 +63,15 @@ class Visit:
         self._manager = callbacks if isinstance(callbacks, BaseCallbackManager) else None
         self._listed = [] if callbacks is None or isinstance(callbacks, BaseCallbackManager) else list(callbacks)
         self.node: UUID | None = self._manager.parent_run_id if self._manager is not None else None
-        self.path = () if self.node is None else (self.node,)
         self.key = key or str(self.node)
         handlers = self._listed if self._manager is None else self._manager.handlers
         gates = [other._gate for other in handlers if isinstance(other, CountwerkCallbackHandler)]
         others = [gate for gate in gates if gate.meter is meter]
         self.metered = bool(others)
-        word = accounts or (others[0] if others else handler._gate).accounts
-        self.account_id = word.of(self.config.get("metadata") or {})
+        # The one that was told what the call runs below.
+        gate = others[0] if others else handler._gate
+        self.steps, self.path = gate.steps, gate.runs.path(self.node)
+        self.account_id = (accounts or gate.accounts).of(self.config.get("metadata") or {})
         self.block: Reservation | None = None
 
     @property

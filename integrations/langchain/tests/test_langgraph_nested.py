@@ -51,14 +51,14 @@ def flaky(times):
     return fail
 
 
-def inner(*nodes, checkpointer=None, edges=None):
+def inner(*nodes, checkpointer=None, edges=None, name=None):
     made = StateGraph(State)
     for node in nodes:
         made.add_node(node.__name__, node)
     names = [START, *(node.__name__ for node in nodes), END]
     for before, after in edges or itertools.pairwise(names):
         made.add_edge(before, after)
-    return made.compile(checkpointer=checkpointer)
+    return made.compile(checkpointer=checkpointer, name=name)
 
 
 def asking(model, name="ask", text="x"):
@@ -285,9 +285,9 @@ def test_a_client_that_names_a_place_is_charged_all_the_same(bench, fakes):
 
 
 def test_graphs_that_run_at_once_in_a_node(bench, fakes):
-    """They are told apart by the order in which they start, as calls beside each other are."""
+    """Their names tell them apart."""
     model, fail = fakes.Chat(), flaky(1)
-    first, second = inner(asking(model, "a")), inner(asking(model, "b"))
+    first, second = inner(asking(model), name="first"), inner(asking(model), name="second")
 
     async def node(state):
         await asyncio.gather(first.ainvoke({"said": []}), second.ainvoke({"said": []}))

@@ -1,0 +1,407 @@
+"""What a retried node runs is the same step only where it is known for certain: nothing rides on another call's charge."""
+
+import asyncio
+import itertools
+import operator
+from typing import Annotated, TypedDict
+
+import pytest
+from countwerk_meter_langchain import CountwerkCallbackHandler
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableLambda, RunnableParallel
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.func import entrypoint, task
+from langgraph.graph import START, StateGraph
+from langgraph.types import Command, RetryPolicy, Send, interrupt
+
+SETTLED = ("settled", 6, "provider")
+QUICK = RetryPolicy(retry_on=ValueError, initial_interval=0.01, jitter=False)
+both = pytest.mark.parametrize("path", ["sync", "async"])
+
+
+class State(TypedDict):
+    said: Annotated[list, operator.add]
+
+
+def graph(node, *, retry=QUICK, name=None, checkpointer=None):
+    """Make a graph of one node."""
+    made = StateGraph(State)
+    made.add_node("node", node, retry_policy=retry)
+    made.add_edge(START, "node")
+    return made.compile(checkpointer=checkpointer, name=name)
+
+
+def outer(node):
+    return graph(node, checkpointer=InMemorySaver())
+
+
+def config(bench, **options):
+    handler = CountwerkCallbackHandler(bench.meter, account_id="acct", **options)
+    return {"callbacks": [handler], "configurable": {"thread_id": "t"}}
+
+
+def run(app, path, given, with_config):
+    return app.invoke(given, with_config) if path == "sync" else asyncio.run(app.ainvoke(given, with_config))
+
+
+def flaky(times=1):
+    """Make a function that fails so often."""
+    left = [times]
+
+    def fail():
+        if left[0]:
+            left[0] -= 1
+            raise ValueError("again")
+
+    return fail
+
+
+def asking(model, name=None, **options):
+    def ask(state):
+        model.invoke("x")
+        return {"said": []}
+
+    return graph(ask, name=name, retry=None, **options)
+
+
+@pytest.mark.parametrize("names", [(None, None), ("one", "two")])
+def test_graphs_at_once_that_start_in_another_order(bench, fakes, names):
+    """The one that was not paid yet does not ride on the other's charge, whichever starts first."""
+    model, attempts = fakes.Chat(), itertools.count()
+    calls = []
+
+    async def node(state):
+        attempt, both_run, paid = next(attempts), asyncio.Event(), asyncio.Event()
+
+        async def one(state):
+            await both_run.wait()
+            await model.ainvoke("one")
+            calls.append("one")
+            paid.set()
+            return {"said": []}
+
+        async def two(state):
+            both_run.set()
+            if not attempt:
+                await paid.wait()
+                raise ValueError("again")
+            await model.ainvoke("two")
+            calls.append("two")
+            return {"said": []}
+
+        async def two_first(state):
+            await model.ainvoke("two")
+            calls.append("two")
+            both_run.set()
+            return {"said": []}
+
+        first = graph(one, name=names[0], retry=None)
+        second = graph(two_first if attempt else two, name=names[1], retry=None)
+        runs = [first.ainvoke({"said": []}), second.ainvoke({"said": []})]
+        if attempt:
+            runs.reverse()
+        tasks = []
+        for each in runs:
+            tasks.append(asyncio.ensure_future(each))
+            await asyncio.sleep(0.05)
+        await asyncio.gather(*tasks)
+        return {"said": []}
+
+    asyncio.run(outer(node).ainvoke({"said": []}, config(bench)))
+    assert calls == ["one", "two", "one"]
+    audit = bench.audit()
+    # Names tell them apart; without any, nothing does, and each call is charged.
+    assert audit.told == [SETTLED] * (2 if names[0] else 3)
+
+
+def test_a_batch_of_a_graph_is_charged_in_each_attempt(bench, fakes):
+    """Its graphs run at once, in any order: which of them a call belongs to is not known."""
+    model, fail = fakes.Chat(), flaky()
+    app = asking(model)
+
+    async def node(state):
+        await app.abatch([{"said": []}, {"said": []}])
+        fail()
+        return {"said": []}
+
+    asyncio.run(outer(node).ainvoke({"said": []}, config(bench)))
+    assert len(model.calls) == 4
+    assert bench.audit().told == [SETTLED] * 4
+
+
+@both
+def test_graphs_in_the_branches_of_a_chain(bench, fakes, path):
+    """Their keys tell them apart, whatever the order in which they start."""
+    model, fail = fakes.Chat(), flaky()
+    branches = RunnableParallel(one=asking(model), two=asking(model), three=asking(model))
+
+    def node(state):
+        branches.invoke({"said": []})
+        fail()
+        return {"said": []}
+
+    async def anode(state):
+        await branches.ainvoke({"said": []})
+        fail()
+        return {"said": []}
+
+    run(outer(node if path == "sync" else anode), path, {"said": []}, config(bench))
+    assert len(model.calls) == 6
+    assert bench.audit().told == [SETTLED] * 3
+
+
+def test_what_runs_at_once_before_a_graph_does_not_hide_it(bench, fakes):
+    """Only what ran beside a graph of the same name makes its place unknown."""
+    model, fail = fakes.Chat(), flaky()
+    beside, app = asking(model, "beside"), asking(model)
+
+    async def node(state):
+        await beside.abatch([{"said": []}, {"said": []}])
+        await app.ainvoke({"said": []})
+        fail()
+        return {"said": []}
+
+    asyncio.run(outer(node).ainvoke({"said": []}, config(bench)))
+    assert len(model.calls) == 6
+    assert bench.audit().told == [SETTLED] * 5
+
+
+def test_another_node_that_a_nested_graph_goes_on_with(bench, fakes):
+    """In another attempt it decides otherwise: that is another call."""
+    model, fail, nodes = fakes.Chat(), flaky(), iter("ab")
+    made = StateGraph(State)
+    for name in "ab":
+        made.add_node(name, lambda state: {"said": [model.invoke("x").text]})
+    made.add_conditional_edges(START, lambda state: [Send(next(nodes), {"said": []})], ["a", "b"])
+    app = made.compile()
+
+    def node(state):
+        app.invoke({"said": []})
+        fail()
+        return {"said": []}
+
+    outer(node).invoke({"said": []}, config(bench))
+    assert len(model.calls) == 2
+    assert bench.audit().told == [SETTLED] * 2
+
+
+def test_another_graph_that_a_node_runs(bench, fakes):
+    """In another attempt the node runs another one first: its name tells."""
+    model, fail = fakes.Chat(), flaky()
+    apps = iter([asking(model, "one"), asking(model, "two")])
+
+    def node(state):
+        next(apps).invoke({"said": []})
+        fail()
+        return {"said": []}
+
+    outer(node).invoke({"said": []}, config(bench))
+    assert len(model.calls) == 2
+    assert bench.audit().told == [SETTLED] * 2
+
+
+def test_the_tasks_of_a_workflow_in_a_retried_node(bench, fakes):
+    """What was given to each is looked into as well."""
+    model, fail, runs = fakes.Chat(), flaky(), itertools.count()
+
+    @task
+    def ask(what):
+        return model.invoke(what).text
+
+    @entrypoint()
+    def flow(state):
+        again = next(runs)
+        for each in [ask(what) for what in ("a", "b", f"c{again}")]:
+            each.result()
+        return {"said": []}
+
+    def node(state):
+        flow.invoke({"said": []})
+        fail()
+        return {"said": []}
+
+    outer(node).invoke({"said": []}, config(bench))
+    assert len(model.calls) == 6
+    assert bench.audit().told == [SETTLED] * 4
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_what_a_nested_graph_sends_in_another_order(bench, fakes, swapped):
+    """A task that was sent other input is another call, and does not ride on the charge of the one before it."""
+    model, fail, fans = fakes.Chat(), flaky(), itertools.count()
+
+    def ask(state):
+        if state["said"] == ["b"]:
+            fail()
+        model.invoke(state["said"][0])
+        return {"said": []}
+
+    def fan(state):
+        return [Send("ask", {"said": [name]}) for name in ("ba" if swapped and next(fans) else "ab")]
+
+    made = StateGraph(State)
+    made.add_node("ask", ask)
+    made.add_conditional_edges(START, fan, ["ask"])
+    app = made.compile()
+
+    def node(state):
+        # One at a time, so that the first is paid before the second fails.
+        app.invoke({"said": []}, {"max_concurrency": 1})
+        return {"said": []}
+
+    outer(node).invoke({"said": []}, config(bench))
+    assert len(model.calls) == 3
+    assert bench.audit().told == [SETTLED] * (3 if swapped else 2)
+
+
+def test_what_a_nested_graph_sends_is_looked_into_as_far_as_possible(bench, fakes):
+    """Messages get other ids with each attempt; what has no text of its own is not known again."""
+    model = fakes.Chat()
+
+    def spent(make):
+        fail = flaky()
+        made = StateGraph(State)
+        made.add_node("ask", lambda state: {"said": [model.invoke("x").text]})
+        made.add_conditional_edges(START, lambda state: [Send("ask", {"said": [make()]})], ["ask"])
+        app = made.compile()
+
+        def node(state):
+            app.invoke({"said": []})
+            fail()
+            return {"said": []}
+
+        before = bench.audit().spent
+        outer(node).invoke({"said": []}, config(bench))
+        return bench.audit().spent - before
+
+    ids = itertools.count()
+    assert spent(lambda: AIMessage("x", id=str(next(ids)))) == 6
+    assert spent(lambda: {"x"}) == 12
+
+
+@pytest.mark.parametrize("own", [None, False, "own"])
+@pytest.mark.parametrize("retried", [False, True])
+def test_time_travel_to_a_node_that_runs_a_graph(bench, fakes, own, retried):
+    """Each visit is charged, and its retry is not; wherever the nested graph keeps its checkpoints."""
+    model, fail = fakes.Chat(), flaky(int(retried))
+    nested = asking(model, checkpointer=InMemorySaver() if own == "own" else own)
+
+    def node(state):
+        nested.invoke({"said": []})
+        fail()
+        return {"said": []}
+
+    app, given = outer(node), config(bench)
+    app.invoke({"said": []}, given)
+    assert bench.audit().told == [SETTLED]
+    (old,) = [state for state in app.get_state_history(given) if state.next == ("node",)]
+    for visit in (2, 3):
+        fail = flaky(int(retried))
+        app.invoke(None, {**given, "configurable": old.config["configurable"]})
+        assert bench.audit().told == [SETTLED] * visit
+    assert len(model.calls) == (6 if retried else 3)
+
+
+@pytest.mark.parametrize("own", [None, False, "own"])
+def test_resuming_a_node_that_has_run_a_graph(bench, fakes, own):
+    """A resume where the thread stands adds nothing; one from a checkpoint left behind does, and its retry does not."""
+    model, fail = fakes.Chat(), flaky(0)
+    nested = asking(model, checkpointer=InMemorySaver() if own == "own" else own)
+
+    def node(state):
+        nested.invoke({"said": []})
+        interrupt("sure?")
+        fail()
+        return {"said": []}
+
+    app, given = outer(node), config(bench)
+    app.invoke({"said": []}, given)
+    old = app.get_state(given).config["configurable"]
+    app.invoke(Command(resume="yes"), {**given, "configurable": old})
+    assert bench.audit().told == [SETTLED]
+    charges = 1
+    for times in (0, 1, 2):
+        before, fail = len(model.calls), flaky(times)
+        app.invoke(Command(resume="yes"), {**given, "configurable": old})
+        # LangGraph may go on with what the nested graph has saved, without running it.
+        charges += len(model.calls) > before
+        assert bench.audit().told == [SETTLED] * charges
+    assert len(model.calls) >= 3
+
+
+def test_a_graph_that_keeps_its_state_from_visit_to_visit(bench, fakes):
+    """Its namespace has no task to it: each attempt is charged."""
+    model, fail = fakes.Chat(), flaky()
+    app = asking(model, checkpointer=True)
+
+    def node(state):
+        app.invoke({"said": []})
+        fail()
+        return {"said": []}
+
+    outer(node).invoke({"said": []}, config(bench))
+    assert bench.audit().told == [SETTLED] * len(model.calls)
+
+
+@both
+def test_a_graph_that_is_itself_the_retried_node(bench, fakes, path):
+    """What it had paid for before it failed is not charged again."""
+    model, fail = fakes.Chat(), flaky()
+
+    def first(state):
+        model.invoke("x")
+        return {"said": []}
+
+    def second(state):
+        model.invoke("y")
+        fail()
+        return {"said": []}
+
+    below = StateGraph(State)
+    below.add_sequence([first, second])
+    below.add_edge(START, "first")
+    run(outer(below.compile()), path, {"said": []}, config(bench))
+    assert len(model.calls) >= 3
+    assert bench.audit().told == [SETTLED] * 2
+
+
+@both
+def test_a_graph_below_a_chain_of_a_retried_node(bench, fakes, path):
+    """A chain around it is part of its place."""
+    model, fail = fakes.Chat(), flaky()
+    chain = RunnableLambda(lambda x: x) | asking(model) | RunnableLambda(lambda x: {"said": []}) | asking(model)
+
+    def node(state):
+        chain.invoke({"said": []})
+        chain.invoke({"said": []})
+        fail()
+        return {"said": []}
+
+    async def anode(state):
+        await chain.ainvoke({"said": []})
+        await chain.ainvoke({"said": []})
+        fail()
+        return {"said": []}
+
+    run(outer(node if path == "sync" else anode), path, {"said": []}, config(bench))
+    assert len(model.calls) == 8
+    assert bench.audit().told == [SETTLED] * 4
+
+
+def test_what_led_to_a_place_is_forgotten_when_it_is_over(bench, fakes):
+    """A handler that serves for long keeps no chains, nor those of a run of which it was told only a part."""
+    model = fakes.Chat()
+    app = asking(model)
+    given = config(bench)
+    own = {"callbacks": given.pop("callbacks")}
+
+    def node(state):
+        app.invoke({"said": []}, own)
+        return {"said": []}
+
+    for each in (given, given | own):
+        outer(node).invoke({"said": []}, each)
+    runs = own["callbacks"][0]._runs
+    assert not runs._siblings
+    assert not runs._chains
+    bench.audit()
