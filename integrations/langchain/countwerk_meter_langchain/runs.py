@@ -126,7 +126,7 @@ class Runs:
     def chain_began(self, run_id: UUID, chain: Chain) -> None:
         """Note a chain, tool or retriever, below which model calls may run."""
         with self._lock:
-            if chain.parent in self._chains:
+            if chain.parent is not None and chain.parent in self._chains:
                 self._siblings.setdefault(chain.parent, Siblings()).begin(chain)
             self._chains[run_id] = chain
             if len(self._chains) > _CHAINS:
