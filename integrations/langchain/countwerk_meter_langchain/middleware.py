@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import uuid
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, NotRequired, cast
 
 from langchain.agents.middleware import AgentMiddleware, AgentState
@@ -30,7 +29,7 @@ from countwerk_meter_langchain.counting import DEFAULT_OUTPUT_TOKENS, estimate, 
 from countwerk_meter_langchain.gate import DEFAULT_VALIDITY_MINUTES
 from countwerk_meter_langchain.handler import CountwerkCallbackHandler
 from countwerk_meter_langchain.pausing import pause, take_resume_value
-from countwerk_meter_langchain.tools import checked_tool_prices, failure_of, step_of_tool
+from countwerk_meter_langchain.tools import called, checked_tool_prices, failure_of, step_of_tool
 from countwerk_meter_langchain.visits import Visit
 
 if TYPE_CHECKING:
@@ -171,19 +170,16 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
                 with visit.inside():
                     return handler(request)
             visit.block = self._open(visit, lambda: {"amount": self._hold or price})
-            with visit.inside():
-                charge = self._begin(
-                    visit,
-                    lambda step: self._reserve_tool(request, visit, price, step),
-                    self._step_of_tool(request, visit),
-                )
+            with visit.inside(), called(visit.steps, visit.path, request.tool_call) as call:
+                charge = self._begin(visit, lambda step: self._reserve_tool(request, visit, price, step), call.step)
                 try:
                     with charge.entered():
                         answer = handler(request)
                 except BaseException as error:
                     charge.finish(error)
                     raise
-                charge.finish(failure_of(answer))
+                call.failure = failure_of(answer)
+                charge.finish(call.failure)
                 return answer
 
     async def awrap_tool_call(
@@ -197,11 +193,9 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
                 with visit.inside():
                     return await handler(request)
             visit.block = await self._aopen(visit, lambda: {"amount": self._hold or price})
-            with visit.inside():
+            with visit.inside(), called(visit.steps, visit.path, request.tool_call) as call:
                 charge = await self._abegin(
-                    visit,
-                    lambda step: self._reserve_tool(request, visit, price, step),
-                    self._step_of_tool(request, visit),
+                    visit, lambda step: self._reserve_tool(request, visit, price, step), call.step
                 )
                 try:
                     with charge.entered():
@@ -209,7 +203,8 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
                 except BaseException as error:
                     await charge.afinish(error)
                     raise
-                await charge.afinish(failure_of(answer))
+                call.failure = failure_of(answer)
+                await charge.afinish(call.failure)
                 return answer
 
     @contextlib.contextmanager
@@ -330,10 +325,6 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
         return self._meter.reserve(
             visit.account_id, self._run_operation, top_up=True, validity=self._validity, step=step, **sized
         )
-
-    @staticmethod
-    def _step_of_tool(request: ToolCallRequest, visit: Visit) -> Step:
-        return step_of_tool(visit.steps, visit.path, str(request.tool_call["id"]), uuid.uuid4().hex)
 
     def _reserve_tool(self, request: ToolCallRequest, visit: Visit, price: int, step: Step) -> Reservation:
         return self._meter.reserve(

@@ -7,6 +7,9 @@ charged then.
 
 from __future__ import annotations
 
+import contextlib
+import uuid
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -16,8 +19,10 @@ from countwerk_meter import ConfigurationError
 from countwerk_meter.events import Step
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
     from uuid import UUID
+
+    from langchain_core.messages import ToolCall
 
     from countwerk_meter_langchain.steps import Steps
 
@@ -49,3 +54,30 @@ def step_of_tool(steps: Steps, path: tuple[UUID, ...], call_id: str | None, othe
     """Return what names a tool's call: its id within the graph's task, else a run of this process."""
     parts = None if call_id is None else steps.within(path)
     return Step(("tool", otherwise), durable=False) if parts is None else Step((*parts, "tool", str(call_id)))
+
+
+@dataclass(slots=True)
+class Called:
+    """A tool's call that runs in a bracket, and how it failed."""
+
+    step: Step
+    failure: ToolFailed | None = None
+
+
+@contextlib.contextmanager
+def called(steps: Steps, path: tuple[UUID, ...], call: ToolCall) -> Generator[Called]:
+    """
+    Name a tool's call, below this path, while it runs.
+
+    A node may make the call of one id several times: each is one of its own. But a call that failed gives its place
+    back, for what is called again then is the same call.
+    """
+    named = steps.name(path, (f"map:key:called {call['name']} {call['id']}",))
+    step = step_of_tool(steps, path, str(call["id"]), uuid.uuid4().hex) if named is None else named.step
+    one, ended = Called(step), False
+    try:
+        yield one
+        ended = one.failure is None
+    finally:
+        if named is not None and not ended:
+            steps.back(named)
