@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _CHAINS: Final = 100_000
 _ASIDE: Final = 10_000
 _RELEASED: Final = 10_000
+_COUNTED: Final = 10_000
 _BATCHES: Final = 1_000
 
 
@@ -115,6 +116,8 @@ class Runs:
         self._lock = threading.Lock()
         self._chains: OrderedDict[UUID, Chain] = OrderedDict()
         self._siblings: dict[UUID, Siblings] = {}
+        self._counted: OrderedDict[UUID, Siblings] = OrderedDict()
+        self._brackets: dict[UUID, int] = {}
         self._open: dict[UUID, list[Run]] = {}
         self._under: dict[UUID, dict[int, Run]] = {}
         self._released: OrderedDict[UUID, Run] = OrderedDict()
@@ -126,19 +129,45 @@ class Runs:
     def chain_began(self, run_id: UUID, chain: Chain) -> None:
         """Note a chain, tool or retriever, below which model calls may run."""
         with self._lock:
-            if chain.parent is not None and chain.parent in self._chains:
-                self._siblings.setdefault(chain.parent, Siblings()).begin(chain)
-            self._chains[run_id] = chain
-            if len(self._chains) > _CHAINS:
-                gone, _ = self._chains.popitem(last=False)
-                self._under.pop(gone, None)
-                self._siblings.pop(gone, None)
+            self._note(run_id, chain)
+
+    def _note(self, run_id: UUID, chain: Chain) -> None:
+        if chain.parent is not None and chain.parent in self._chains:
+            self._siblings.setdefault(chain.parent, Siblings()).begin(chain)
+        self._chains[run_id] = chain
+        counted = self._counted.pop(run_id, None)
+        if counted is not None:
+            self._siblings[run_id] = counted
+        if len(self._chains) > _CHAINS:
+            gone, _ = self._chains.popitem(last=False)
+            self._under.pop(gone, None)
+            self._siblings.pop(gone, None)
+
+    def bracket_began(self, run_id: UUID, chain: Chain) -> None:
+        """Note a chain of which only a part is told of here, and perhaps several parts at once."""
+        with self._lock:
+            self._brackets[run_id] = self._brackets.get(run_id, 0) + 1
+            if self._brackets[run_id] == 1:
+                self._note(run_id, chain)
+
+    def bracket_ended(self, run_id: UUID) -> bool:
+        """Whether that was the last of its parts that run now, so that nothing below the chain is told of any more."""
+        with self._lock:
+            left = self._brackets.pop(run_id, 1) - 1
+            if left:
+                self._brackets[run_id] = left
+            return not left
 
     def chain_ended(self, run_id: UUID, *, forget: bool = True) -> list[Run]:
         """Forget it, and unless it comes back its denials; return the model calls below it that are still open."""
         with self._lock:
             chain = self._chains.pop(run_id, None)
-            self._siblings.pop(run_id, None)
+            siblings = self._siblings.pop(run_id, None)
+            if siblings is not None and not forget:
+                # It comes back, and what it starts then comes after these.
+                self._counted[run_id] = siblings
+                if len(self._counted) > _COUNTED:
+                    self._counted.popitem(last=False)
             beside = None if chain is None or chain.parent is None else self._siblings.get(chain.parent)
             if chain is not None and beside is not None:
                 beside.end(chain)

@@ -99,7 +99,7 @@ class Visit:
     def _hung(self) -> Generator[None]:
         runs, settling, task = self._handler._runs, self._handler._settling, current_task()
         if self.node is not None:
-            runs.chain_began(self.node, Chain(space=None if task is None else task.space, node=True))
+            runs.bracket_began(self.node, Chain(space=None if task is None else task.space, node=True))
         token = None
         if self._manager is None:
             token = _made_current(self.config, [*self._listed, self._handler])
@@ -116,7 +116,7 @@ class Visit:
                 var_child_runnable_config.reset(token)
             elif self._manager is not None:
                 self._manager.remove_handler(self._handler)
-            if self.node is not None:
+            if self.node is not None and runs.bracket_ended(self.node):
                 # A call that was cancelled in here is told of nowhere else. Its denial is remembered for a retry.
                 settling.sweep(self.node, forget=False)
 
