@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
-    from countwerk_meter import Meter
+    from countwerk_meter import Meter, Reservation
 
 _REFUSED: Final = 100
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Claim:
-    """One call, as one account's use of one operation of a meter; `give_up`: what ends it there."""
+    """One call, as one account's use of one operation of a meter; `give_up`: what ends it where it is metered."""
 
     run_id: UUID
     options: object
@@ -39,6 +39,7 @@ class Claim:
     account_id: str
     operation: str
     give_up: Callable[[], None] | None = None
+    reservation: Reservation | None = None
 
     @property
     def key(self) -> tuple[int, UUID, int, str, str]:
@@ -71,6 +72,11 @@ class Claims:
             if id(claim.options) in self._refused:
                 raise ConfigurationError("another handler refused this call")
             return self._claimed.setdefault(claim.key, claim) is claim
+
+    def holder(self, claim: Claim) -> Claim:
+        """Return the claim of the handler that meters this call."""
+        with self._lock:
+            return self._claimed.get(claim.key, claim)
 
     def hold(self, claim: Claim, give_up: Callable[[], None]) -> None:
         """Say what ends a call that passed its gate; it ends at once if another handler refused it meanwhile."""

@@ -11,6 +11,7 @@ import uuid
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
+from weakref import WeakValueDictionary
 
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.runnables.config import var_child_runnable_config
@@ -23,7 +24,7 @@ from countwerk_meter_langchain.pausing import pause, take_resume_value
 from countwerk_meter_langchain.places import label_of, stands_at
 from countwerk_meter_langchain.runs import Chain, Run, Runs
 from countwerk_meter_langchain.settling import Settling, enter_batch, leave_batch
-from countwerk_meter_langchain.steps import SPACE_KEY, Steps
+from countwerk_meter_langchain.steps import SPACE_KEY, Steps, counts_of
 from countwerk_meter_langchain.tools import step_of_tool
 from countwerk_meter_langchain.travel import Travels
 
@@ -66,8 +67,9 @@ class Gate:
         # A run id may be the client's choice: it names a charge only together with this handler.
         self._nonce = uuid.uuid4().hex
         self.runs = Runs()
-        self.steps = Steps(self.runs)
+        self.steps = Steps(self.runs, counts_of(meter))
         self.travels = Travels()
+        self._elsewhere: WeakValueDictionary[UUID, Claim] = WeakValueDictionary()
         seconds = (terms.validity or DEFAULT_VALIDITY_MINUTES) * 60.0
         self.settling = Settling(self.runs, meter, self._unannounced, seconds, self.steps, flat=terms.price is not None)
 
@@ -98,41 +100,85 @@ class Gate:
         metadata: Mapping[str, Any],
         tags: Sequence[str] | None,
         call_id: object,
+        shared: object,
     ) -> None:
-        """Hold a tool's price, or raise so that it is not called."""
+        """
+        Hold a tool's price, or raise so that it is not called.
+
+        Args:
+            name: The tool's.
+            run_id: The call's run.
+            parent_run_id: What it runs below.
+            metadata: The run's.
+            tags: The run's.
+            call_id: The id that a model gave the call.
+            shared: An object that all handlers of this one call are handed.
+
+        """
         price = self.terms.tool_prices.get(name) if isinstance(name, str) else None
         if price is None:
             return
+        try:
+            self._enter_tool(str(name), price, run_id, parent_run_id, metadata, tags, call_id, shared)
+        except NotImplementedError as error:
+            # LangChain takes that one for a missing hook, and lets the tool run.
+            self._fail(None, shared, error)
+            raise ConfigurationError("the handler's account_id or the meter is not implemented") from error
+        except BaseException as error:
+            self._fail(None, shared, error)
+            raise
+
+    def _enter_tool(
+        self,
+        name: str,
+        price: int,
+        run_id: UUID,
+        parent_run_id: UUID | None,
+        metadata: Mapping[str, Any],
+        tags: Sequence[str] | None,
+        call_id: object,
+        shared: object,
+    ) -> None:
         path = self.runs.path(self._parent(parent_run_id))
         tracked = self.runs.tracked(path)
         account_id = self.accounts.of(metadata)
+        claim = None if shared is None else Claim(run_id, shared, self.meter, account_id, self.terms.tool_operation)
+        if claim is not None and not CLAIMS.take(claim):
+            # What runs in it is covered by the handler's charge that holds the price.
+            self._elsewhere[run_id] = CLAIMS.holder(claim)
+            return
         # Models repeat the ids of their calls, so the id alone names no call where attempts can be told apart.
         called = call_id if isinstance(call_id, str) else None
-        named = self.steps.name(path, (*(tags or ()), f"map:key:tool {name} {called or ''}"))
+        named = self.steps.name(
+            path, (*(tags or ()), f"map:key:tool {name} {called or ''}"), (account_id, self.terms.tool_operation)
+        )
         step = named.step if named is not None else step_of_tool(self.steps, path, called, str(run_id))
-        with self._around(path):
-            reservation = self._passed(
-                lambda step: self.meter.reserve(
-                    account_id,
-                    self.terms.tool_operation,
-                    price=price,
-                    validity=self.terms.validity,
-                    description=str(name),
-                    step=step,
-                ),
-                step,
-                named,
-                path,
-            )
-        run = Run(run_id, reservation, None, 0, path, named=named)
-        if not self.runs.add(run, tracked):
-            self.settling.give_up(run)
+        try:
+            with self._around(path):
+                reservation = self._passed(
+                    lambda step: self.meter.reserve(
+                        account_id,
+                        self.terms.tool_operation,
+                        price=price,
+                        validity=self.terms.validity,
+                        description=name,
+                        step=step,
+                    ),
+                    step,
+                    named,
+                    path,
+                )
+        except BaseException:
+            if claim is not None:
+                CLAIMS.release(claim)
+            raise
+        self._open(Run(run_id, reservation, None, 0, path, claim=claim, named=named), tracked)
 
     def _around(self, path: tuple[UUID, ...]) -> AbstractContextManager[None]:
         """Return the scope of the priced tool that a call runs in, or an empty one: what runs in it is covered."""
         for run_id in path:
-            tool = self.runs.find(run_id)
-            if tool is not None:
+            tool = self.runs.find(run_id) or self._elsewhere.get(run_id)
+            if tool is not None and tool.reservation is not None:
                 return tool.reservation.entered()
         return nullcontext()
 
@@ -209,7 +255,7 @@ class Gate:
                 leave_batch(batch)
                 self.runs.forget_batch(batch)
             return
-        named = self.steps.name(path, tags)
+        named = self.steps.name(path, tags, (account_id, self.terms.operation))
         try:
             count = input_tokens(prompt, params)
             step = named.step if named is not None else Step(("langchain", self._nonce, str(run_id)), durable=False)
@@ -224,13 +270,18 @@ class Gate:
             if claim is not None:
                 CLAIMS.release(claim)
             raise
-        run = Run(run_id, reservation, model, count, path, batch, claim, named)
+        self._open(Run(run_id, reservation, model, count, path, batch, claim, named), tracked)
+
+    def _open(self, run: Run, tracked: tuple[UUID, ...]) -> None:
+        """Open a call that passed the ledger's gate."""
+        batch, claim = run.batch, run.claim
         if not self.runs.add(run, tracked):
             # Cancelled, or refused with its batch, while it was at the gate: nobody may hear of it again.
             self.settling.give_up(run)
             if batch is not None and batch.failed is not None:
                 raise batch.failed
         if claim is not None:
+            claim.reservation = run.reservation
             CLAIMS.hold(claim, lambda: self.settling.give_up(run))
 
     def _passed(

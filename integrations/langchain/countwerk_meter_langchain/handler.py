@@ -226,7 +226,7 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
     ) -> None:
         """Note a tool, and hold its price; or raise so that it is not called."""
         name = kwargs.get("name") or (serialized or {}).get("name")
-        self._gate.tool_began(name, run_id, parent_run_id, metadata or {}, tags, kwargs.get("tool_call_id"))
+        self._gate.tool_began(name, run_id, parent_run_id, metadata or {}, tags, kwargs.get("tool_call_id"), serialized)
         self._gate.chain_began(run_id, parent_run_id, {**kwargs, "metadata": metadata, "tags": tags})
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:

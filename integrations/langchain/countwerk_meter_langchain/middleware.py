@@ -34,6 +34,7 @@ from countwerk_meter_langchain.visits import Visit
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Mapping
+    from contextlib import AbstractContextManager
 
     from langchain.agents.middleware import ModelRequest, ModelResponse
     from langchain_core.runnables import RunnableConfig
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from countwerk_meter import Meter, Reservation
     from countwerk_meter.events import Step
     from countwerk_meter_langchain.accounts import AccountOf
+    from countwerk_meter_langchain.tools import Called
 
 
 class _State(AgentState[Any]):
@@ -170,7 +172,7 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
                 with visit.inside():
                     return handler(request)
             visit.block = self._open(visit, lambda: {"amount": self._hold or price})
-            with visit.inside(), called(visit.steps, visit.path, request.tool_call) as call:
+            with visit.inside(), self._called(visit, request) as call:
                 charge = self._begin(visit, lambda step: self._reserve_tool(request, visit, price, step), call.step)
                 try:
                     with charge.entered():
@@ -193,7 +195,7 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
                 with visit.inside():
                     return await handler(request)
             visit.block = await self._aopen(visit, lambda: {"amount": self._hold or price})
-            with visit.inside(), called(visit.steps, visit.path, request.tool_call) as call:
+            with visit.inside(), self._called(visit, request) as call:
                 charge = await self._abegin(
                     visit, lambda step: self._reserve_tool(request, visit, price, step), call.step
                 )
@@ -325,6 +327,10 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
         return self._meter.reserve(
             visit.account_id, self._run_operation, top_up=True, validity=self._validity, step=step, **sized
         )
+
+    def _called(self, visit: Visit, request: ToolCallRequest) -> AbstractContextManager[Called]:
+        whose = visit.account_id, self._tool_operation
+        return called(visit.steps, visit.path, request.tool_call, whose)
 
     def _reserve_tool(self, request: ToolCallRequest, visit: Visit, price: int, step: Step) -> Reservation:
         return self._meter.reserve(

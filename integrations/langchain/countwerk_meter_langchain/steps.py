@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
+from weakref import WeakKeyDictionary
 
 from langchain_core.runnables.config import var_child_runnable_config
 
@@ -24,6 +25,7 @@ from countwerk_meter_langchain.places import STRUCTURAL, Places
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from countwerk_meter import Meter
     from countwerk_meter_langchain.runs import Runs
 
 SPACE_KEY: Final = "langgraph_checkpoint_ns"
@@ -52,13 +54,17 @@ class Task:
         return ("langgraph", self.thread, self.space, self.task)
 
 
+# Whose charges of which operation, and what names them but for their ordinal.
+Series = tuple[tuple[str, str], tuple[str, ...]]
+
+
 @dataclass(frozen=True, slots=True)
 class Named:
     """A step, and which of the ordinals of its attempt's series it took."""
 
     step: Step
     attempt: UUID
-    series: tuple[str, ...]
+    series: Series
     ordinal: int
 
 
@@ -76,6 +82,49 @@ class _Ordinals:
             return ordinal
         self.next += 1
         return self.next - 1
+
+
+class Counts:
+    """
+    The ordinals of all handlers of one meter, by attempt. Safe to use from any thread.
+
+    Which of several handlers on a run meters a call is a matter of chance, and another one may meter the next: counting
+    each for itself, they would name the two alike.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._attempts: OrderedDict[UUID, dict[Series, _Ordinals]] = OrderedDict()
+
+    def take(self, attempt: UUID, series: Series) -> int:
+        """Return the ordinal of a call that starts here."""
+        with self._lock:
+            ordinal = self._attempts.setdefault(attempt, {}).setdefault(series, _Ordinals()).take()
+            if len(self._attempts) > _REMEMBERED:
+                self._attempts.popitem(last=False)
+            return ordinal
+
+    def back(self, named: Named) -> None:
+        """Give an ordinal back."""
+        with self._lock:
+            ordinals = self._attempts.get(named.attempt, {}).get(named.series)
+            if ordinals is not None:
+                ordinals.free.add(named.ordinal)
+
+    def forget(self, attempt: UUID) -> None:
+        """Forget an attempt that is over."""
+        with self._lock:
+            self._attempts.pop(attempt, None)
+
+
+_COUNTS: Final[WeakKeyDictionary[Meter, Counts]] = WeakKeyDictionary()
+_COUNTS_LOCK: Final = threading.Lock()
+
+
+def counts_of(meter: Meter) -> Counts:
+    """Return the ordinals of a meter's handlers."""
+    with _COUNTS_LOCK:
+        return _COUNTS.setdefault(meter, Counts())
 
 
 def configurable() -> Mapping[str, Any]:
@@ -100,19 +149,19 @@ def current_task() -> Task | None:
 class Steps:
     """Names the steps of one handler's calls. Safe to use from any thread."""
 
-    def __init__(self, runs: Runs) -> None:
+    def __init__(self, runs: Runs, counts: Counts) -> None:
         self._runs = runs
         self._places = Places(runs)
-        self._lock = threading.Lock()
-        self._attempts: OrderedDict[UUID, dict[tuple[str, ...], _Ordinals]] = OrderedDict()
+        self._counts = counts
 
-    def name(self, path: tuple[UUID, ...], tags: Sequence[str] | None) -> Named | None:
+    def name(self, path: tuple[UUID, ...], tags: Sequence[str] | None, whose: tuple[str, str]) -> Named | None:
         """
         Return the step that a call is which starts here, or None: it is in no task, or which attempt is not known.
 
         Args:
             path: What it runs below, from its parent up to the root.
             tags: The run's tags: they tell the branches of a parallel step apart, which run in any order.
+            whose: The account and the operation that it is a charge of.
 
         """
         task = current_task()
@@ -122,16 +171,13 @@ class Steps:
         parts = self._places.first(task, path)
         parts += tuple(tag for tag in tags or () if tag.startswith(STRUCTURAL))
         parts += tuple(f"tool:{tool}" for tool in self._runs.tools(path))
-        with self._lock:
-            ordinal = self._attempts.setdefault(attempt, {}).setdefault(parts, _Ordinals()).take()
-            if len(self._attempts) > _REMEMBERED:
-                self._attempts.popitem(last=False)
-        return Named(Step((*parts, str(ordinal))), attempt, parts, ordinal)
+        series = (whose, parts)
+        ordinal = self._counts.take(attempt, series)
+        return Named(Step((*parts, str(ordinal))), attempt, series, ordinal)
 
     def forget(self, run_id: UUID) -> None:
         """Forget an attempt that is over."""
-        with self._lock:
-            self._attempts.pop(run_id, None)
+        self._counts.forget(run_id)
 
     def within(self, path: tuple[UUID, ...]) -> tuple[str, ...] | None:
         """Return what names the task that runs here, below this path, or None."""
@@ -140,7 +186,4 @@ class Steps:
 
     def back(self, named: Named) -> None:
         """Give an ordinal back that nothing was charged for: what comes next in its place is the same logical call."""
-        with self._lock:
-            ordinals = self._attempts.get(named.attempt, {}).get(named.series)
-            if ordinals is not None:
-                ordinals.free.add(named.ordinal)
+        self._counts.back(named)

@@ -65,14 +65,14 @@ class Called:
 
 
 @contextlib.contextmanager
-def called(steps: Steps, path: tuple[UUID, ...], call: ToolCall) -> Generator[Called]:
+def called(steps: Steps, path: tuple[UUID, ...], call: ToolCall, whose: tuple[str, str]) -> Generator[Called]:
     """
     Name a tool's call, below this path, while it runs.
 
     A node may make the call of one id several times: each is one of its own. But a call that failed gives its place
     back, for what is called again then is the same call.
     """
-    named = steps.name(path, (f"map:key:called {call['name']} {call['id']}",))
+    named = steps.name(path, (f"map:key:called {call['name']} {call['id']}",), whose)
     step = step_of_tool(steps, path, str(call["id"]), uuid.uuid4().hex) if named is None else named.step
     one, ended = Called(step), False
     try:

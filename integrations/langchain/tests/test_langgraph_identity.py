@@ -374,7 +374,7 @@ def test_the_ordinals_of_a_run_that_is_over_are_forgotten(bench, fakes):
     app, given = graph(node), config(bench)
     for _ in range(3):
         app.invoke({"said": []}, given)
-    assert not given["callbacks"][0]._gate.steps._attempts
+    assert not given["callbacks"][0]._gate.steps._counts._attempts
     assert bench.audit().spent == 18
 
 
