@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from countwerk_meter_langchain.runs import Chain, Runs
     from countwerk_meter_langchain.steps import Task
 
-STRUCTURAL: Final = ("seq:step:", "map:key:")
+BRANCH: Final = "map:key:"
+STRUCTURAL: Final = ("seq:step:", BRANCH)
 _REMEMBERED: Final = 10_000
 # Between the namespaces of nested graphs, and before a task's id.
 _WITHIN: Final = "|"

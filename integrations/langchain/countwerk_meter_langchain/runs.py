@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from countwerk_meter_langchain.answers import Streamed
 from countwerk_meter_langchain.claims import CLAIMS
 from countwerk_meter_langchain.denials import SECONDS, Denials
-from countwerk_meter_langchain.places import Siblings
+from countwerk_meter_langchain.places import BRANCH, Siblings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -203,6 +203,12 @@ class Runs:
         """Return the chains of a path from `inner` up to below `outer`; None for one that is not known."""
         with self._lock:
             return [self._chains.get(run_id) for run_id in path[path.index(inner) : path.index(outer)]]
+
+    def keys(self, path: tuple[UUID, ...], attempt: UUID) -> list[str]:
+        """Return the keys of the parallel steps that a call is in, within its attempt."""
+        with self._lock:
+            chains = [self._chains.get(run_id) for run_id in path[: path.index(attempt)]]
+        return [key for chain in chains if chain is not None for key in chain.label[2:] if key.startswith(BRANCH)]
 
     def tools(self, path: tuple[UUID, ...]) -> list[str]:
         """Return the ids of the tool calls that a call runs below."""

@@ -170,6 +170,7 @@ class Steps:
             return None
         parts = self._places.first(task, path)
         parts += tuple(tag for tag in tags or () if tag.startswith(STRUCTURAL))
+        parts += tuple(f"below:{key}" for key in self._runs.keys(path, attempt))
         parts += tuple(f"tool:{tool}" for tool in self._runs.tools(path))
         series = (whose, parts)
         ordinal = self._counts.take(attempt, series)
