@@ -353,11 +353,12 @@ def _config_of(request: ToolCallRequest) -> RunnableConfig:
 
 
 def _params_of(model: Any) -> dict[str, Any]:
-    """Return what a model says of itself: its name and its output cap."""
+    """Return what a model, or the one in what is wrapped around it, says of itself: its name and its output cap."""
     try:
         return dict(model._get_ls_params())
     except Exception:  # noqa: BLE001 - a model that says nothing is priced by name, or refused, at its own gate
-        return {}
+        within = getattr(model, "bound", None)
+        return {} if within is None else _params_of(within)
 
 
 def _schema(tool: Any) -> Any:

@@ -177,6 +177,24 @@ def test_a_model_that_is_called_twice_at_once(bench, fakes, handler):
     assert [(charge.state, charge.amount) for charge in calls] == [("settled", 6)] * 2
 
 
+@both
+@pytest.mark.parametrize("wrapped", ["bind", "with_retry", "with_fallbacks"])
+def test_a_model_that_is_wrapped(bench, fakes, path, wrapped):
+    """What the run holds to begin with is priced by the model in it."""
+
+    class Wraps(AgentMiddleware):
+        def wrap_model_call(self, request, handler):
+            given = {"bind": {"stop": ["x"]}, "with_fallbacks": {"fallbacks": [request.model]}}.get(wrapped, {})
+            return handler(request.override(model=getattr(request.model, wrapped)(**given)))
+
+        async def awrap_model_call(self, request, handler):
+            return await handler(self.wrap_model_call(request, lambda changed: changed))
+
+    ours = CountwerkAgentMiddleware(bench.meter, account_id="acct")
+    run(create_agent(fakes.Chat(), [], middleware=[Wraps(), ours]), path, ASK, None)
+    assert bench.audit().spent == 6
+
+
 def test_a_handler_below_a_run_that_it_is_not_on_remembers_nothing(bench):
     """It is never told that the run above it is over."""
     handler = CountwerkCallbackHandler(bench.meter, account_id="acct")
