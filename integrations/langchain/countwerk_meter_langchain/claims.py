@@ -31,13 +31,27 @@ _REFUSED: Final = 100
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Claim:
-    """One call, as one account's use of one operation of a meter; `give_up`: what ends it where it is metered."""
+    """
+    One call, as one account's use of one operation of a meter.
+
+    Attributes:
+        run_id: The call's run.
+        options: What all handlers of the call are handed alike.
+        meter: The meter.
+        account_id: The account.
+        operation: The operation.
+        alone: No other call is refused with it, as the prompts of a batch are.
+        give_up: What ends it where it is metered.
+        reservation: What holds its credits there.
+
+    """
 
     run_id: UUID
     options: object
     meter: Meter
     account_id: str
     operation: str
+    alone: bool = False
     give_up: Callable[[], None] | None = None
     reservation: Reservation | None = None
 
@@ -45,6 +59,11 @@ class Claim:
     def key(self) -> tuple[int, UUID, int, str, str]:
         """What two handlers would claim alike."""
         return id(self.options), self.run_id, id(self.meter), self.account_id, self.operation
+
+    @property
+    def together(self) -> tuple[int, UUID | None]:
+        """What is refused together."""
+        return id(self.options), self.run_id if self.alone else None
 
 
 class Claims:
@@ -55,7 +74,7 @@ class Claims:
         self._claimed: weakref.WeakValueDictionary[tuple[int, UUID, int, str, str], Claim] = (
             weakref.WeakValueDictionary()
         )
-        self._refused: OrderedDict[int, object] = OrderedDict()
+        self._refused: OrderedDict[tuple[int, UUID | None], object] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._claimed)
@@ -69,7 +88,7 @@ class Claims:
 
         """
         with self._lock:
-            if id(claim.options) in self._refused:
+            if claim.together in self._refused:
                 raise ConfigurationError("another handler refused this call")
             return self._claimed.setdefault(claim.key, claim) is claim
 
@@ -81,18 +100,19 @@ class Claims:
     def hold(self, claim: Claim, give_up: Callable[[], None]) -> None:
         """Say what ends a call that passed its gate; it ends at once if another handler refused it meanwhile."""
         with self._lock:
-            refused = id(claim.options) in self._refused
+            refused = claim.together in self._refused
             claim.give_up = give_up
         if refused:
             give_up()
 
-    def refuse(self, options: object) -> None:
-        """Give back what any handler holds for a call, or for its batch, that one of them refuses."""
+    def refuse(self, options: object, run_id: UUID | None = None) -> None:
+        """Give back what any handler holds for a call that one of them refuses: this run's, or a whole batch."""
+        together = id(options), run_id
         with self._lock:
-            self._refused[id(options)] = options
+            self._refused[together] = options
             if len(self._refused) > _REFUSED:
                 self._refused.popitem(last=False)
-            ends = [claim.give_up for claim in self._claimed.values() if claim.options is options]
+            ends = [claim.give_up for claim in self._claimed.values() if claim.together == together]
         for end in ends:
             if end is not None:
                 end()

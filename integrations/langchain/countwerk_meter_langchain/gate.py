@@ -120,12 +120,12 @@ class Gate:
             return
         try:
             self._enter_tool(str(name), price, run_id, parent_run_id, metadata, tags, call_id, shared)
-        except NotImplementedError as error:
-            # LangChain takes that one for a missing hook, and lets the tool run.
-            self._fail(None, shared, error)
-            raise ConfigurationError("the handler's account_id or the meter is not implemented") from error
         except BaseException as error:
-            self._fail(None, shared, error)
+            if shared is not None:
+                CLAIMS.refuse(shared, run_id)
+            if isinstance(error, NotImplementedError):
+                # LangChain takes that one for a missing hook, and lets the tool run.
+                raise ConfigurationError("the handler's account_id or the meter is not implemented") from error
             raise
 
     def _enter_tool(
@@ -142,7 +142,8 @@ class Gate:
         path = self.runs.path(self._parent(parent_run_id))
         tracked = self.runs.tracked(path)
         account_id = self.accounts.of(metadata)
-        claim = None if shared is None else Claim(run_id, shared, self.meter, account_id, self.terms.tool_operation)
+        operation = self.terms.tool_operation
+        claim = None if shared is None else Claim(run_id, shared, self.meter, account_id, operation, alone=True)
         if claim is not None and not CLAIMS.take(claim):
             # What runs in it is covered by the handler's charge that holds the price.
             self._elsewhere[run_id] = CLAIMS.holder(claim)

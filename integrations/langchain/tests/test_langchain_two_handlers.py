@@ -5,6 +5,7 @@ import itertools
 import operator
 import time
 from typing import Annotated, TypedDict
+from uuid import uuid4
 
 import pytest
 from countwerk_meter_langchain import CountwerkCallbackHandler
@@ -114,6 +115,19 @@ def test_another_handlers_refusal_of_a_tool_gives_its_hold_back(make_bench, path
         run(look, path, {"what": "x"}, {"callbacks": [lets, refuses]})
     assert not ran
     assert bench.audit().spent == 0
+
+
+def test_a_refusal_of_a_tool_is_that_calls_alone(make_bench):
+    """Whoever calls tools by hand may describe each call of one with the same object."""
+    bench = make_bench(balance=1)
+    handler = CountwerkCallbackHandler(bench.meter, account_id="acct", tool_prices={"look": 2})
+    about, refused, let = {"name": "look"}, uuid4(), uuid4()
+    with pytest.raises(InsufficientCreditsError):
+        handler.on_tool_start(about, "x", run_id=refused)
+    bench.sandbox.control.account("acct", balance=10, ai_product_id="prod")
+    handler.on_tool_start(about, "x", run_id=let)
+    handler.on_tool_end("found", run_id=let)
+    assert bench.audit().spent == 2
 
 
 @both
