@@ -1,5 +1,5 @@
 """
-Waking an event loop of another thread, at no cost to whoever wakes it.
+Waking an event loop of another thread; with an alarm, at no cost to whoever wakes it.
 
 A loop is woken through a socket, and writing to one gives up the interpreter's lock: the loop's thread takes it, and
 the call that has just ended waits for it. A queue's waiter is woken without that, so one more thread stands between.
@@ -7,6 +7,8 @@ the call that has just ended waits for it. A queue's waiter is woken without tha
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import queue
 import threading
 import time
@@ -17,6 +19,33 @@ if TYPE_CHECKING:
 
 # Calls that end together wake the loop together.
 _GATHER_SECONDS: Final = 0.005
+
+
+class Bell:
+    """Wakes what sleeps on the event loop that it was made on."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._rung = asyncio.Event()
+
+    def ring(self) -> None:
+        """Wake it, from any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop has just closed: nobody sleeps there any more
+            self._loop.call_soon_threadsafe(self._rung.set)
+
+    def ring_here(self) -> None:
+        """Wake it, from its own loop."""
+        self._rung.set()
+
+    def still(self) -> None:
+        """Let what rings from now on count."""
+        self._rung.clear()
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep so long, or until it is rung."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._rung.wait()
 
 
 class Alarm:

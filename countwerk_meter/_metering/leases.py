@@ -24,6 +24,7 @@ from countwerk_meter._flow.lease import (
 )
 from countwerk_meter._flow.rows import LEASE, ReservationRow
 from countwerk_meter._flow.states import HOLDING, ReservationState
+from countwerk_meter._metering.alarm import Bell
 from countwerk_meter._metering.demand import BUSY_SECONDS, MOST_DRAWS, Demand
 from countwerk_meter._metering.funding import Funding
 from countwerk_meter._metering.lease import Lease
@@ -84,8 +85,7 @@ class Leases:
         self._wanted: set[Name] = set()
         self._taking: dict[str, _Taking] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._wake: asyncio.Event | None = None
+        self._bell: Bell | None = None
         self.closed = False
 
     # What a call does.
@@ -158,12 +158,9 @@ class Leases:
             self._notify()
 
     def _notify(self) -> None:
-        loop, wake = self._loop, self._wake
-        if loop is not None and wake is not None:
-            try:
-                loop.call_soon_threadsafe(wake.set)
-            except RuntimeError:  # the loop has just closed
-                return
+        bell = self._bell
+        if bell is not None:
+            bell.ring()
 
     # Ending them.
 
@@ -222,11 +219,11 @@ class Leases:
 
     async def keep(self, runtime: Runtime, quiet: Callable[[], bool]) -> None:
         """Take, renew and end leases until the end. `quiet`: the ledger is being asked whether it is well."""
-        self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
+        self._bell = bell = Bell()
         self._taking.clear()
         self._tasks.clear()
         while not self.closed:
-            self._wake.clear()
+            bell.still()
             try:
                 seconds = await self._look(runtime, quiet())
             except Exception as error:  # noqa: BLE001 - whatever it is, nobody else looks after the leases
@@ -234,11 +231,7 @@ class Leases:
                 seconds = _AGAIN_SECONDS
                 if not isinstance(error, CountwerkError):
                     self._telemetry.event("settlement_failed", {"reason": type(error).__name__})
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
+            await bell.sleep(seconds)
         if self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -359,8 +352,8 @@ class Leases:
         with self._lock:
             self._taking.pop(name[0], None)
         self._follow(unwanted)
-        if self._wake is not None:
-            self._wake.set()
+        if self._bell is not None:
+            self._bell.ring_here()
 
     def _until_next(self, now: Moment, quiet: bool) -> float:
         live = [lease for leases in self._live.values() for lease in leases]

@@ -21,7 +21,7 @@ from countwerk_meter._flow.overview import Agenda, Due
 from countwerk_meter._flow.recover import Recovered, recover
 from countwerk_meter._flow.settle import leave, probe
 from countwerk_meter._flow.verdict import Pass, Verdict
-from countwerk_meter._metering.alarm import Alarm
+from countwerk_meter._metering.alarm import Alarm, Bell
 from countwerk_meter._metering.passes import passing, traced
 from countwerk_meter._metering.setbacks import Setbacks
 from countwerk_meter.errors import CountwerkError
@@ -80,8 +80,7 @@ class SettlementThread:
         self._random = random.SystemRandom()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._wake: asyncio.Event | None = None
+        self._bell: Bell | None = None
         self._alarm: Alarm | None = None
         self._start_at = 0.0
         self._stopping = False
@@ -114,7 +113,7 @@ class SettlementThread:
         """Whether a confirm of this account would leave at once (money rule 7)."""
         now = time.time()
         return (
-            self._loop is not None
+            self._bell is not None
             and not self._stopping
             and self._probing is None
             and now >= self._setbacks.everybody_until
@@ -137,7 +136,7 @@ class SettlementThread:
         self._leaving.append(claim)
         with contextlib.suppress(IndexError):
             self._granted.popleft()
-        if self._loop is None or self._stopping:
+        if self._bell is None or self._stopping:
             self._take_back()
         self._awake()
 
@@ -155,10 +154,9 @@ class SettlementThread:
             self._ring()
 
     def _ring(self) -> None:
-        loop, wake = self._loop, self._wake
-        if loop is not None and wake is not None:
-            with contextlib.suppress(RuntimeError):  # it has just closed: the journal keeps the row for the next start
-                loop.call_soon_threadsafe(wake.set)
+        bell = self._bell
+        if bell is not None:
+            bell.ring()
 
     def _start(self) -> None:
         with self._lock:
@@ -202,7 +200,7 @@ class SettlementThread:
         except Exception as error:  # noqa: BLE001 - no file descriptor for a loop, say: the next notice starts it again
             self._broken(error)
         finally:
-            self._loop = self._wake = None
+            self._bell = None
             if self._alarm is not None:
                 self._alarm.end()
                 self._alarm = None
@@ -214,12 +212,12 @@ class SettlementThread:
         self._telemetry.event("settlement_failed", {"reason": type(error).__name__})
 
     async def _main(self) -> None:
-        self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
-        self._alarm = Alarm(self._ring)
+        self._bell = bell = Bell()
+        self._alarm = Alarm(bell.ring)
         if self._leases is not None:
             self._tasks.add(asyncio.create_task(self._leases.keep(self._runtime, self._is_quiet)))
         while not self._stopping:
-            self._wake.clear()
+            bell.still()
             try:
                 timeout = await self._fill()
                 if self._retry_kept(_AGAIN_SECONDS):
@@ -230,11 +228,7 @@ class SettlementThread:
                 timeout = _AGAIN_SECONDS
                 if not isinstance(error, CountwerkError):
                     self._telemetry.event("settlement_failed", {"reason": type(error).__name__})
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
+            await bell.sleep(timeout)
         self._take_back()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._terms.settle_timeout)
@@ -352,8 +346,8 @@ class SettlementThread:
             self._look_at = 0.0
         self._act_on(done)
         self._progress()
-        if self._wake is not None:
-            self._wake.set()
+        if self._bell is not None:
+            self._bell.ring_here()
 
     def _act_on(self, done: Pass) -> None:
         now = time.time()
@@ -409,8 +403,8 @@ class SettlementThread:
         self._look_at = 0.0
         if paused and not self._stopping:
             self._telemetry.event("resumed", {"account_id": why.account_id})
-        if self._wake is not None:
-            self._wake.set()
+        if self._bell is not None:
+            self._bell.ring_here()
 
     async def _another(self, tried: set[str]) -> str | None:
         """Return another account that has something due."""
