@@ -95,14 +95,15 @@ class Reservation(Call):
             return
         try:
             done = self._engine.commits.outcome(future)
-        except BaseException:
+            if done is not None:
+                self._engine.inline.after(done, sends=self._sends())
+        finally:
             self._sends_nothing()
-            raise
-        if done is None:
-            self._sends_nothing()
-            return
-        sends, self._mine_to_send = self._mine_to_send is not None, None
-        self._engine.inline.after(done, sends=sends)
+
+    def _sends(self) -> bool:
+        """Take the confirm that is opened with the commit, if it is for whoever waits; it is sent from here on."""
+        future, self._mine_to_send = self._mine_to_send, None
+        return future is not None
 
     def _sends_nothing(self) -> None:
         """Let go of the confirm that was to be sent by whoever waits for the commit: it counts for nothing (rule 4)."""
@@ -122,14 +123,10 @@ class Reservation(Call):
             return
         try:
             done = await self._engine.commits.aoutcome(future)
-        except BaseException:
+            if done is not None:
+                await self._engine.inline.aafter(done, sends=self._sends())
+        finally:
             self._sends_nothing()
-            raise
-        if done is None:
-            self._sends_nothing()
-            return
-        sends, self._mine_to_send = self._mine_to_send is not None, None
-        await self._engine.inline.aafter(done, sends=sends)
 
     def finish_now(self, error: BaseException | None = None) -> None:
         """End the call where nothing may block or be awaited: the commit is queued and waited for 100 ms at most."""
@@ -273,9 +270,11 @@ class Reservation(Call):
         ending = self._ending(error)
         charge, moment = self._charge, self._engine.clock.now()
         now, sends = moment.wall, waits and self._engine.inline.wanted
+        # A draw ends no block, and so has no confirm that could leave.
+        seals = bool(self.fundings)
         operation: Commit | Release
         if ending.measured is None:
-            operation = Release(charge.ledger, charge.id, charge.epoch, ending.reason, now, seal=bool(self.fundings))
+            operation = Release(charge.ledger, charge.id, charge.epoch, ending.reason, now, seal=seals)
         else:
             operation = Commit(
                 charge.ledger,
@@ -284,10 +283,10 @@ class Reservation(Call):
                 ending.measured,
                 now,
                 self._engine.terms.rounding,
-                seal=bool(self.fundings),
+                seal=seals,
                 owner=self._engine.terms.owner,
                 begins=replace(charge, reservation_key=None, draw=False) if self._ahead else None,
-                leaves=moment if sends or self._engine.leaves_at_once(self.account_id) else None,
+                leaves=moment if seals and (sends or self._engine.leaves_at_once(self.account_id)) else None,
             )
         for funding in self.fundings:
             funding.close()
