@@ -98,6 +98,26 @@ class Slow(SqliteJournal):
         super()._commit(db, books, jobs)
 
 
+def _cancelled_while_committing(bench, meter, journal):
+    """Make a call whose caller is cancelled while its commit is written."""
+
+    async def call():
+        async with meter.reserve(bench.account, OP, amount=5):
+            journal.seconds = 0.3
+
+    async def run():
+        task = asyncio.ensure_future(call())
+        while not journal.seconds:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    asyncio.run(run())
+    journal.seconds = 0
+
+
 def _unsent(bench, meter, counting):
     """Wait for the commit; what is open then, and was never sent."""
     deadline = time.monotonic() + 3
@@ -117,21 +137,7 @@ def test_a_cancelled_inline_caller_leaves_no_attempt_open_that_was_never_sent(be
     counting = Counting()
     meter._engine.interpose(counting)
 
-    async def call():
-        async with meter.reserve(bench.account, OP, amount=5):
-            journal.seconds = 0.3
-
-    async def run():
-        task = asyncio.ensure_future(call())
-        while not journal.seconds:
-            await asyncio.sleep(0.001)
-        await asyncio.sleep(0.1)
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-    asyncio.run(run())
-    journal.seconds = 0
+    _cancelled_while_committing(bench, meter, journal)
     assert _unsent(bench, meter, counting) <= 0
     assert meter.flush(5)
     assert bench.books()["spent"] == 6
@@ -143,21 +149,7 @@ def test_such_a_charge_is_not_left_unresolved_when_its_hold_expires(bench, tmp_p
     meter = bench.meter(journal=journal, settlement="inline")
     charge(bench, meter)
 
-    async def call():
-        async with meter.reserve(bench.account, OP, amount=5):
-            journal.seconds = 0.3
-
-    async def run():
-        task = asyncio.ensure_future(call())
-        while not journal.seconds:
-            await asyncio.sleep(0.001)
-        await asyncio.sleep(0.1)
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-    asyncio.run(run())
-    journal.seconds = 0
+    _cancelled_while_committing(bench, meter, journal)
     time.sleep(0.5)
     bench.control.advance(20 * 60)
     for row in bench.rows(meter, ReservationState.CLOSING):

@@ -2,53 +2,15 @@
 
 import asyncio
 import itertools
-import operator
-from typing import Annotated, TypedDict
 
 import pytest
-from countwerk_meter_langchain import CountwerkCallbackHandler
 from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
-from langgraph.types import Command, RetryPolicy, Send, interrupt
+from langgraph.types import Command, Send, interrupt
 
-SETTLED = ("settled", 6, "provider")
-QUICK = RetryPolicy(retry_on=ValueError, initial_interval=0.01, jitter=False)
-both = pytest.mark.parametrize("path", ["sync", "async"])
-
-
-class State(TypedDict):
-    said: Annotated[list, operator.add]
-
-
-def graph(node, retry=None):
-    """Make a graph of one node, with a checkpointer."""
-    made = StateGraph(State)
-    made.add_node("node", node, retry_policy=retry)
-    made.add_edge(START, "node")
-    return made.compile(checkpointer=InMemorySaver())
-
-
-def config(bench, thread="t"):
-    handler = CountwerkCallbackHandler(bench.meter, account_id="acct")
-    return {"callbacks": [handler], "configurable": {"thread_id": thread}}
-
-
-def run(app, path, given, with_config):
-    return app.invoke(given, with_config) if path == "sync" else asyncio.run(app.ainvoke(given, with_config))
-
-
-def flaky(times):
-    """Make a function that fails so often."""
-    left = [times]
-
-    def fail():
-        if left[0]:
-            left[0] -= 1
-            raise ValueError("again")
-
-    return fail
+from .retrying import SETTLED, State, asked, both, config, flaky, outer, run
 
 
 def inner(*nodes, checkpointer=None, edges=None, name=None):
@@ -96,7 +58,7 @@ def test_a_graph_in_a_retried_node_is_charged_once(bench, fakes, path, own):
     model = fakes.Chat()
     app = inner(asking(model, "one"), asking(model, "two"), checkpointer=InMemorySaver() if own else None)
     node = around(app, flaky(2))[path]
-    run(graph(node, retry=QUICK), path, {"said": []}, config(bench))
+    run(outer(node), path, {"said": []}, config(bench))
     assert len(model.calls) == 6
     assert bench.audit().told == [SETTLED] * 2
 
@@ -106,7 +68,7 @@ def test_graphs_in_a_loop_of_a_retried_node(bench, fakes, path):
     """Each turn of the loop is a charge, and the retry adds none."""
     model = fakes.Chat()
     node = around(inner(asking(model)), flaky(1), times=3)[path]
-    run(graph(node, retry=QUICK), path, {"said": []}, config(bench))
+    run(outer(node), path, {"said": []}, config(bench))
     assert len(model.calls) == 6
     assert bench.audit().told == [SETTLED] * 3
 
@@ -126,7 +88,7 @@ def test_branches_of_a_graph_in_a_retried_node(bench, fakes):
     made.add_edge(START, "left")
     made.add_edge(START, "right")
     node = around(made.compile(), flaky(1))["sync"]
-    graph(node, retry=QUICK).invoke({"said": []}, config(bench))
+    outer(node).invoke({"said": []}, config(bench))
     assert len(model.calls) == 10
     assert bench.audit().told == [SETTLED] * 5
 
@@ -141,7 +103,7 @@ def test_what_the_first_attempt_did_not_reach_is_charged_by_the_second(bench, fa
 
     app = inner(asking(model, "one"), between, asking(model, "two"))
     node = around(app, lambda: None)["sync"]
-    graph(node, retry=QUICK).invoke({"said": []}, config(bench))
+    outer(node).invoke({"said": []}, config(bench))
     assert len(model.calls) == 3
     assert bench.audit().told == [SETTLED] * 2
 
@@ -157,7 +119,7 @@ def test_two_graphs_in_one_node_are_two_charges(bench, fakes):
         fail()
         return {"said": []}
 
-    graph(node, retry=QUICK).invoke({"said": []}, config(bench))
+    outer(node).invoke({"said": []}, config(bench))
     assert len(model.calls) == 4
     assert bench.audit().told == [SETTLED] * 2
 
@@ -173,7 +135,7 @@ def test_a_graph_in_a_graph_in_a_retried_node(bench, fakes):
         return {"said": []}
 
     node = around(inner(middle), flaky(1))["sync"]
-    graph(node, retry=QUICK).invoke({"said": []}, config(bench))
+    outer(node).invoke({"said": []}, config(bench))
     assert len(model.calls) == 4
     assert bench.audit().told == [SETTLED] * 2
 
@@ -192,10 +154,10 @@ def test_a_graph_that_is_resumed_within_a_retried_node(bench, fakes):
         fail()
         return {"said": ["done"]}
 
-    outer, given = graph(node, retry=QUICK), config(bench)
-    outer.invoke({"said": []}, given)
+    whole, given = outer(node), config(bench)
+    whole.invoke({"said": []}, given)
     assert bench.audit().told == [SETTLED]
-    outer.invoke(Command(resume="yes"), given)
+    whole.invoke(Command(resume="yes"), given)
     assert bench.audit().told == [SETTLED] * 2
 
 
@@ -235,19 +197,7 @@ def test_an_agent_in_a_retried_node_is_charged_once(bench, fakes, path):
 
     agent = agents.create_agent(Asks(), [look])
 
-    def node(state):
-        agent.invoke({"messages": [("user", "x")]})
-        fail()
-        return {"said": []}
-
-    async def anode(state):
-        await agent.ainvoke({"messages": [("user", "x")]})
-        fail()
-        return {"said": []}
-
-    anode.__name__ = "node"
-    app = graph(node if path == "sync" else anode, retry=QUICK)
-    run(app, path, {"said": []}, config(bench))
+    run(outer(asked(agent, fail, path)), path, {"said": []}, config(bench))
     assert len(calls) == 4
     assert bench.audit().told == [SETTLED] * 2
 
@@ -275,12 +225,12 @@ def test_a_client_that_names_a_place_is_charged_all_the_same(bench, fakes):
     """What names a step is LangGraph's own, whatever the config's metadata say."""
     model = fakes.Chat()
     app = inner(asking(model))
-    outer = graph(around(app, lambda: None)["sync"])
+    whole = outer(around(app, lambda: None)["sync"], retry=None)
     for thread in ("a", "b"):
         given = config(bench, thread=thread)
         given["metadata"] = {"langgraph_step": 1, "langgraph_path": ("x",), "langgraph_checkpoint_ns": "node:1"}
-        outer.invoke({"said": []}, given)
-        outer.invoke({"said": []}, given)
+        whole.invoke({"said": []}, given)
+        whole.invoke({"said": []}, given)
     assert bench.audit().told == [SETTLED] * 4
 
 
@@ -294,6 +244,6 @@ def test_graphs_that_run_at_once_in_a_node(bench, fakes):
         fail()
         return {"said": []}
 
-    asyncio.run(graph(node, retry=QUICK).ainvoke({"said": []}, config(bench)))
+    asyncio.run(outer(node).ainvoke({"said": []}, config(bench)))
     assert len(model.calls) == 4
     assert bench.audit().told == [SETTLED] * 2

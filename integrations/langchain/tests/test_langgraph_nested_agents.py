@@ -1,57 +1,10 @@
 """An agent inside of a node that is retried: what it and its tools have paid for is not charged again."""
 
-import asyncio
-import operator
-from typing import Annotated, TypedDict
-
 import pytest
-from countwerk_meter_langchain import CountwerkCallbackHandler
 from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
-from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.graph import START, StateGraph
-from langgraph.types import RetryPolicy
 
-SETTLED = ("settled", 6, "provider")
-QUICK = RetryPolicy(retry_on=ValueError, initial_interval=0.01, jitter=False)
-both = pytest.mark.parametrize("path", ["sync", "async"])
-
-
-class State(TypedDict):
-    said: Annotated[list, operator.add]
-
-
-def graph(node, *, retry=QUICK, name=None, checkpointer=None):
-    """Make a graph of one node."""
-    made = StateGraph(State)
-    made.add_node("node", node, retry_policy=retry)
-    made.add_edge(START, "node")
-    return made.compile(checkpointer=checkpointer, name=name)
-
-
-def outer(node):
-    return graph(node, checkpointer=InMemorySaver())
-
-
-def config(bench, **options):
-    handler = CountwerkCallbackHandler(bench.meter, account_id="acct", **options)
-    return {"callbacks": [handler], "configurable": {"thread_id": "t"}}
-
-
-def run(app, path, given, with_config):
-    return app.invoke(given, with_config) if path == "sync" else asyncio.run(app.ainvoke(given, with_config))
-
-
-def flaky(times=1):
-    """Make a function that fails so often."""
-    left = [times]
-
-    def fail():
-        if left[0]:
-            left[0] -= 1
-            raise ValueError("again")
-
-    return fail
+from .retrying import SETTLED, asked, both, config, flaky, graph, outer, run
 
 
 def asking(model):
@@ -109,18 +62,8 @@ def test_the_tools_of_an_agent_in_a_retried_node(bench, fakes, path, priced_by):
         metered = [made_of.CountwerkAgentMiddleware(bench.meter, account_id="acct", tool_prices=prices)]
     agent = agents.create_agent(asks.model, [asks.look], middleware=metered)
 
-    def node(state):
-        agent.invoke({"messages": [("user", "x")]})
-        fail()
-        return {"said": []}
-
-    async def anode(state):
-        await agent.ainvoke({"messages": [("user", "x")]})
-        fail()
-        return {"said": []}
-
     options = {"tool_prices": prices} if priced_by == "handler" else {}
-    run(outer(node if path == "sync" else anode), path, {"said": []}, config(bench, **options))
+    run(outer(asked(agent, fail, path)), path, {"said": []}, config(bench, **options))
     assert asks.calls == ["model", "tool", "model", "tool", "model"] * 2
     charged = [charge.amount for charge in bench.audit().charges if charge.parent is None and charge.amount]
     assert bench.audit().spent == 3 * 6 + 2 * 2, charged
@@ -135,17 +78,7 @@ def test_a_middleware_alone_does_not_see_the_node_around(bench, fakes, path):
     metered = made_of.CountwerkAgentMiddleware(bench.meter, account_id="acct", tool_prices={"look": 2})
     agent = agents.create_agent(asks.model, [asks.look], middleware=[metered])
 
-    def node(state):
-        agent.invoke({"messages": [("user", "x")]})
-        fail()
-        return {"said": []}
-
-    async def anode(state):
-        await agent.ainvoke({"messages": [("user", "x")]})
-        fail()
-        return {"said": []}
-
-    run(outer(node if path == "sync" else anode), path, {"said": []}, {"configurable": {"thread_id": "t"}})
+    run(outer(asked(agent, fail, path)), path, {"said": []}, {"configurable": {"thread_id": "t"}})
     assert asks.calls == ["model", "tool", "model"] * 2
     assert bench.audit().spent == 2 * (2 * 6 + 2)
 
@@ -182,16 +115,6 @@ def test_calls_within_a_tool_of_an_agent_in_a_retried_node(bench, fakes, path):
 
     agent = agents.create_agent(Model(), [look])
 
-    def node(state):
-        agent.invoke({"messages": [("user", "x")]})
-        fail()
-        return {"said": []}
-
-    async def anode(state):
-        await agent.ainvoke({"messages": [("user", "x")]})
-        fail()
-        return {"said": []}
-
-    run(outer(node if path == "sync" else anode), path, {"said": []}, config(bench))
+    run(outer(asked(agent, fail, path)), path, {"said": []}, config(bench))
     assert len(inside.calls) == 4
     assert bench.audit().told == [SETTLED] * 4

@@ -2,58 +2,16 @@
 
 import asyncio
 import itertools
-import operator
-from typing import Annotated, TypedDict
 
 import pytest
-from countwerk_meter_langchain import CountwerkCallbackHandler
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda, RunnableParallel
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.func import entrypoint, task
 from langgraph.graph import START, StateGraph
-from langgraph.types import Command, RetryPolicy, Send, interrupt
+from langgraph.types import Command, Send, interrupt
 
-SETTLED = ("settled", 6, "provider")
-QUICK = RetryPolicy(retry_on=ValueError, initial_interval=0.01, jitter=False)
-both = pytest.mark.parametrize("path", ["sync", "async"])
-
-
-class State(TypedDict):
-    said: Annotated[list, operator.add]
-
-
-def graph(node, *, retry=QUICK, name=None, checkpointer=None):
-    """Make a graph of one node."""
-    made = StateGraph(State)
-    made.add_node("node", node, retry_policy=retry)
-    made.add_edge(START, "node")
-    return made.compile(checkpointer=checkpointer, name=name)
-
-
-def outer(node):
-    return graph(node, checkpointer=InMemorySaver())
-
-
-def config(bench, **options):
-    handler = CountwerkCallbackHandler(bench.meter, account_id="acct", **options)
-    return {"callbacks": [handler], "configurable": {"thread_id": "t"}}
-
-
-def run(app, path, given, with_config):
-    return app.invoke(given, with_config) if path == "sync" else asyncio.run(app.ainvoke(given, with_config))
-
-
-def flaky(times=1):
-    """Make a function that fails so often."""
-    left = [times]
-
-    def fail():
-        if left[0]:
-            left[0] -= 1
-            raise ValueError("again")
-
-    return fail
+from .retrying import SETTLED, State, both, config, flaky, graph, outer, run
 
 
 def asking(model, name=None, **options):
