@@ -8,7 +8,7 @@ held.
 from __future__ import annotations
 
 import uuid
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 from weakref import WeakValueDictionary
@@ -29,7 +29,7 @@ from countwerk_meter_langchain.tools import step_of_tool
 from countwerk_meter_langchain.travel import Travels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from uuid import UUID
 
@@ -55,6 +55,19 @@ class Terms:
     pauses: bool = False
     tool_operation: str = "tool.call"
     tool_prices: Mapping[str, int] = field(default_factory=dict[str, int])
+
+
+@contextmanager
+def _entering(fail: Callable[[BaseException], None]) -> Generator[None]:
+    """Tell `fail` of a call that does not pass its gate, and raise what LangChain does not swallow."""
+    try:
+        yield
+    except BaseException as error:
+        fail(error)
+        if isinstance(error, NotImplementedError):
+            # LangChain takes that one for a missing hook, and lets the call run.
+            raise ConfigurationError("the handler's account_id or the meter is not implemented") from error
+        raise
 
 
 class Gate:
@@ -118,62 +131,47 @@ class Gate:
         price = self.terms.tool_prices.get(name) if isinstance(name, str) else None
         if price is None:
             return
-        try:
-            self._enter_tool(str(name), price, run_id, parent_run_id, metadata, tags, call_id, shared)
-        except BaseException as error:
+
+        def refuse(_: BaseException) -> None:
             if shared is not None:
                 CLAIMS.refuse(shared, run_id)
-            if isinstance(error, NotImplementedError):
-                # LangChain takes that one for a missing hook, and lets the tool run.
-                raise ConfigurationError("the handler's account_id or the meter is not implemented") from error
-            raise
 
-    def _enter_tool(
-        self,
-        name: str,
-        price: int,
-        run_id: UUID,
-        parent_run_id: UUID | None,
-        metadata: Mapping[str, Any],
-        tags: Sequence[str] | None,
-        call_id: object,
-        shared: object,
-    ) -> None:
-        path = self.runs.path(self._parent(parent_run_id))
-        tracked = self.runs.tracked(path)
-        account_id = self.accounts.of(metadata)
-        operation = self.terms.tool_operation
-        claim = None if shared is None else Claim(run_id, shared, self.meter, account_id, operation, alone=True)
-        if claim is not None and not CLAIMS.take(claim):
-            # What runs in it is covered by the handler's charge that holds the price.
-            self._elsewhere[run_id] = CLAIMS.holder(claim)
-            return
-        # Models repeat the ids of their calls, so the id alone names no call where attempts can be told apart.
-        called = call_id if isinstance(call_id, str) else None
-        named = self.steps.name(
-            path, (*(tags or ()), f"map:key:tool {name} {called or ''}"), (account_id, self.terms.tool_operation)
-        )
-        step = named.step if named is not None else step_of_tool(self.steps, path, called, str(run_id))
-        try:
-            with self._around(path):
-                reservation = self._passed(
-                    lambda step: self.meter.reserve(
-                        account_id,
-                        self.terms.tool_operation,
-                        price=price,
-                        validity=self.terms.validity,
-                        description=name,
-                        step=step,
-                    ),
-                    step,
-                    named,
-                    path,
-                )
-        except BaseException:
-            if claim is not None:
-                CLAIMS.release(claim)
-            raise
-        self._open(Run(run_id, reservation, None, 0, path, claim=claim, named=named), tracked)
+        with _entering(refuse):
+            path = self.runs.path(self._parent(parent_run_id))
+            tracked = self.runs.tracked(path)
+            account_id = self.accounts.of(metadata)
+            operation = self.terms.tool_operation
+            claim = None if shared is None else Claim(run_id, shared, self.meter, account_id, operation, alone=True)
+            if claim is not None and not CLAIMS.take(claim):
+                # What runs in it is covered by the handler's charge that holds the price.
+                self._elsewhere[run_id] = CLAIMS.holder(claim)
+                return
+            # Models repeat the ids of their calls, so the id alone names no call where attempts can be told apart.
+            called = call_id if isinstance(call_id, str) else None
+            named = self.steps.name(
+                path, (*(tags or ()), f"map:key:tool {name} {called or ''}"), (account_id, operation)
+            )
+            step = named.step if named is not None else step_of_tool(self.steps, path, called, str(run_id))
+            try:
+                with self._around(path):
+                    reservation = self._passed(
+                        lambda step: self.meter.reserve(
+                            account_id,
+                            operation,
+                            price=price,
+                            validity=self.terms.validity,
+                            description=str(name),
+                            step=step,
+                        ),
+                        step,
+                        named,
+                        path,
+                    )
+            except BaseException:
+                if claim is not None:
+                    CLAIMS.release(claim)
+                raise
+            self._open(Run(run_id, reservation, None, 0, path, claim=claim, named=named), tracked)
 
     def _around(self, path: tuple[UUID, ...]) -> AbstractContextManager[None]:
         """Return the scope of the priced tool that a call runs in, or an empty one: what runs in it is covered."""
@@ -207,15 +205,8 @@ class Gate:
         batch = self.runs.batch(kwargs.get("options"), size if isinstance(size, int) else 1)
         if batch is not None:
             enter_batch(batch)
-        try:
+        with _entering(lambda error: self._fail(batch, kwargs.get("options"), error)):
             self._enter(prompt, run_id, parent_run_id, metadata, tags, kwargs, batch)
-        except NotImplementedError as error:
-            # LangChain takes that one for a missing hook, and lets the model run.
-            self._fail(batch, kwargs.get("options"), error)
-            raise ConfigurationError("the handler's account_id or the meter is not implemented") from error
-        except BaseException as error:
-            self._fail(batch, kwargs.get("options"), error)
-            raise
 
     def _fail(self, batch: Batch | None, options: object, error: BaseException) -> None:
         """Give back what other handlers, and the other prompts of a batch, hold: nothing more is heard of them."""
