@@ -227,7 +227,7 @@ def ending_of(
     if cancelled is not None:
         return Ending(None, cancelled)
     if hold.kind == "price":
-        if failed and not records.lines and not yielded and set_amount is None:
+        if failed and not records.lines and not records.unpriced and not yielded and set_amount is None:
             return Ending(None, "failed")
         return Ending(Measured(Decimal(hold.credits), "price", lines))
     if set_amount is not None:

@@ -72,6 +72,8 @@ class Call:
         self.fundings: list[Funding] = []
         self._funding: Funding | None = None
         self._ahead = False
+        # It failed, and so owes nothing of its flat price; a call in it may still be running.
+        self._free = False
         # Its commit, while it is for whoever waits to send the confirm that is opened with it.
         self._mine_to_send: Future[Committed] | None = None
         # The lease that it drew on; nested calls draw on it too.
@@ -168,9 +170,7 @@ class Call:
 
         """
         self._warn_unless_open()
-        target = self
-        while target._mode is Mode.COVERED and target._parent is not None:
-            target = target._parent
+        target = self._covering()
         if target._mode is Mode.ASIDE:
             return
         if usage is None and not dimensions:
@@ -186,6 +186,13 @@ class Call:
             return
         if measured.unexplained_tokens and target._charge is not None:
             self._engine.tell("usage_mismatch", target._charge, tokens=measured.unexplained_tokens)
+
+    def _covering(self) -> Call:
+        """Return the block whose flat price covers this call, or the call itself."""
+        block: Call = self
+        while block._mode is Mode.COVERED and block._parent is not None:
+            block = block._parent
+        return block
 
     def _learn(self, usage: Usage | None, model: str | None, *, counted: bool) -> None:
         """Let later holds learn from an answer that was reported whole, and was not cut short by a cap of ours."""

@@ -78,9 +78,13 @@ class Reservation(Call):
 
     def resume(self) -> None:
         """Take up a call again that was given up and answers after all: its cost goes under `<id>.late` (rule 15)."""
-        if self._charge is not None and not self.open:
+        if self.open:
+            return
+        if self._charge is not None:
             self.open = True
             self._engine.began(self)
+        elif self._mode is Mode.COVERED:
+            self.open = True
 
     def finish(self, error: BaseException | None = None) -> None:
         """End the call and charge it. Waits for the commit; never raises."""
@@ -263,6 +267,8 @@ class Reservation(Call):
             return None
         if self._mode in {Mode.COVERED, Mode.ASIDE, Mode.REPLAYED}:
             self.open = False
+            if self._mode is Mode.COVERED:
+                return self._ran_in(self._covering(), error)
             if self._charge is not None:
                 self._seal([funding.key for funding in self.fundings], self._charge)
             return None
@@ -299,7 +305,25 @@ class Reservation(Call):
         extra = [funding.key for funding in self.fundings if funding.key != charge.reservation_key]
         self._seal(extra, charge)
         self._engine.ended(self)
+        if ending.measured is None and self.flat and self._cancelled is None:
+            self._free = True
+            return self._due_after_all() or future
         return future
+
+    def _ran_in(self, block: Call, error: BaseException | None) -> Future[Committed] | None:
+        """Note in the flat block around that this call ran; should that have ended, and free, its price is due now."""
+        if self._cancelled is None and (error is None or self._yielded):
+            block.yielded()
+        return block._due_after_all() if isinstance(block, Reservation) else None
+
+    def _due_after_all(self) -> Future[Committed] | None:
+        """Charge a flat block's price that it failed without owing, while a call in it was still running (rule 15)."""
+        with self._lock:
+            if not self._free or not (self.recorded or self._yielded):
+                return None
+            self._free = False
+        self.resume()
+        return self._end(None)
 
     def _put(self, operation: Commit | Release, charge: ChargeRow, *, sends: bool) -> Future[Committed] | None:
         """Queue the end of the call, once, whoever else ends it; None: somebody else did."""

@@ -160,6 +160,55 @@ def test_a_flat_price_covers_what_nested_calls_use(bench, meter):
     assert 1 == len(charge.lines)
 
 
+@pytest.mark.parametrize("mode", ["background", "inline"])
+@pytest.mark.parametrize("around", [False, True], ids=["own hold", "drawn"])
+def test_a_flat_price_is_due_for_a_call_that_outlives_its_block(bench, mode, around):
+    """A tool that was cancelled costs nothing, until the model answers that it had asked."""
+    meter = bench.meter(settlement=mode)
+    surrounding = meter.reserve(bench.account, "app.run", amount=10) if around else contextlib.nullcontext()
+    with surrounding:
+        tool = meter.reserve(bench.account, "app.tool", price=3).begin()
+        with tool.entered():
+            calls = [meter.reserve(bench.account, "app.call", amount=50).begin() for _ in range(2)]
+        tool.finish(asyncio.CancelledError())
+        assert meter.flush(20) or around
+        assert 0 == bench.books()["spent"]
+        for call in calls:
+            call.record(USED)
+            call.finish()
+        tool.finish()
+    assert 3 == bench.settled(meter)
+
+
+@pytest.mark.parametrize(
+    ("end", "credits"), [("answers", 3), ("fails", 0), ("fails, having streamed", 3), ("is cancelled", 0)]
+)
+def test_a_flat_block_that_failed_is_charged_if_a_call_in_it_ran(bench, meter, end, credits):
+    """Whether that call's usage was reported or not: it is covered by the price, not by nothing."""
+    tool = meter.reserve(bench.account, "app.tool", price=3).begin()
+    with tool.entered():
+        call = meter.reserve(bench.account, "app.call", amount=50).begin()
+    if end == "fails, having streamed":
+        call.yielded()
+    if end == "is cancelled":
+        call.cancel("answered from a cache")
+    call.finish(KeyError() if end.startswith("fails") else None)
+    tool.finish(KeyError())
+    assert credits == bench.settled(meter)
+
+
+def test_a_flat_block_that_was_cancelled_stays_free(bench, meter):
+    """`cancel()` says so, whatever a call in it used."""
+    tool = meter.reserve(bench.account, "app.tool", price=3).begin()
+    with tool.entered():
+        call = meter.reserve(bench.account, "app.call", amount=50).begin()
+    tool.cancel()
+    tool.finish(KeyError())
+    call.record(USED)
+    call.finish()
+    assert 0 == bench.settled(meter)
+
+
 def test_a_nested_call_of_another_account_reserves_for_itself(bench, meter):
     """One account's block never pays for another's call."""
     bench.control.account("acct_2", balance=10, ai_product_id="product_1")

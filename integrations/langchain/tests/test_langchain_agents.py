@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 
 import pytest
 from countwerk_meter_langchain import CountwerkAgentMiddleware, CountwerkCallbackHandler, blocks
@@ -266,6 +267,50 @@ def test_a_priced_tool_covers_the_models_in_it(bench, agent_model, fakes, path, 
     run(app, path, config=config(bench, handler, tool_prices={"ask": 3}))
     assert len(model.calls) == 1
     assert settled(bench.audit()) == [("llm.call", 6), ("llm.call", 6), ("tool.call", 3)]
+
+
+@pytest.mark.parametrize("counted_by", ["middleware", "handler"])
+@pytest.mark.parametrize("reports", [True, False], ids=["reported", "not reported"])
+def test_a_model_that_outlives_its_cancelled_tool_is_paid_for(bench, agent_model, fakes, counted_by, reports):
+    """A sync tool goes on in its thread when the run that called it fails: its price is due once the model answers."""
+    asked, failed = threading.Event(), threading.Event()
+
+    class Slow(fakes.Chat):
+        def _generate(self, *args, **kwargs):
+            asked.set()
+            assert failed.wait(20)
+            return super()._generate(*args, **kwargs)
+
+    model, ended = Slow(reports=reports), threading.Event()
+
+    @tool
+    def ask(question: str) -> str:
+        """Ask a model."""
+        try:
+            return model.invoke(question).text
+        finally:
+            ended.set()
+
+    @tool
+    async def fail(question: str) -> str:
+        """Fail beside it."""
+        await asyncio.to_thread(asked.wait, 20)
+        raise LookupError("nothing there")
+
+    prices = {"ask": 3, "fail": 1}
+    own = [metered(bench, hold=50, tool_prices=prices)] if counted_by == "middleware" else []
+    given = {"callbacks": [CountwerkCallbackHandler(bench.meter, account_id="acct", tool_prices=prices)]}
+    app = create_agent(agent_model(["ask", "fail"]), [ask, fail], middleware=own)
+
+    async def arun():
+        with pytest.raises(LookupError):
+            await app.ainvoke(ASK, given if counted_by == "handler" else None)
+        failed.set()
+        assert await asyncio.to_thread(ended.wait, 20)
+
+    asyncio.run(arun())
+    assert len(model.calls) == 1
+    assert bench.audit().spent == 6 + 3
 
 
 @both
