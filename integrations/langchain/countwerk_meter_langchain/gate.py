@@ -8,10 +8,10 @@ held.
 from __future__ import annotations
 
 import uuid
+import weakref
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
-from weakref import WeakValueDictionary
 
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.runnables.config import var_child_runnable_config
@@ -70,6 +70,11 @@ def _entering(fail: Callable[[BaseException], None]) -> Generator[None]:
         raise
 
 
+def _own(run_id: UUID) -> tuple[weakref.ref[UUID], UUID]:
+    """Return what tells whether LangChain still holds a run's name, and a name to be held here."""
+    return weakref.ref(run_id), uuid.UUID(int=run_id.int)
+
+
 class Gate:
     """The gate of one handler, and what it remembers. Safe to use from any thread."""
 
@@ -82,7 +87,7 @@ class Gate:
         self.runs = Runs()
         self.steps = Steps(self.runs, counts_of(meter))
         self.travels = Travels()
-        self._elsewhere: WeakValueDictionary[UUID, Claim] = WeakValueDictionary()
+        self._elsewhere: weakref.WeakValueDictionary[UUID, Claim] = weakref.WeakValueDictionary()
         seconds = (terms.validity or DEFAULT_VALIDITY_MINUTES) * 60.0
         self.settling = Settling(self.runs, meter, self._unannounced, seconds, self.steps, flat=terms.price is not None)
 
@@ -136,6 +141,7 @@ class Gate:
             if shared is not None:
                 CLAIMS.refuse(shared, run_id)
 
+        named_by, run_id = _own(run_id)
         with _entering(refuse):
             path = self.runs.path(self._parent(parent_run_id))
             tracked = self.runs.tracked(path)
@@ -171,7 +177,7 @@ class Gate:
                 if claim is not None:
                     CLAIMS.release(claim)
                 raise
-            self._open(Run(run_id, reservation, None, 0, path, claim=claim, named=named), tracked)
+            self._open(Run(run_id, reservation, None, 0, path, claim=claim, named=named, named_by=named_by), tracked)
 
     def _around(self, path: tuple[UUID, ...]) -> AbstractContextManager[None]:
         """Return the scope of the priced tool that a call runs in, or an empty one: what runs in it is covered."""
@@ -227,6 +233,7 @@ class Gate:
         kwargs: Mapping[str, Any],
         batch: Batch | None,
     ) -> None:
+        named_by, run_id = _own(run_id)
         # Before anything that may take time: what ends from here on is noticed.
         path = self.runs.path(self._parent(parent_run_id))
         tracked = self.runs.tracked(path)
@@ -262,12 +269,15 @@ class Gate:
             if claim is not None:
                 CLAIMS.release(claim)
             raise
-        self._open(Run(run_id, reservation, model, count, path, batch, claim, named), tracked)
+        run = Run(run_id, reservation, model, count, path, batch, claim, named, named_by=named_by)
+        self._open(run, tracked)
 
     def _open(self, run: Run, tracked: tuple[UUID, ...]) -> None:
         """Open a call that passed the ledger's gate."""
         batch, claim = run.batch, run.claim
-        if not self.runs.add(run, tracked):
+        added = self.runs.add(run, tracked)
+        self.settling.watch()
+        if not added:
             # Cancelled, or refused with its batch, while it was at the gate: nobody may hear of it again.
             self.settling.give_up(run)
             if batch is not None and batch.failed is not None:

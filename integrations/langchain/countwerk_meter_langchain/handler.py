@@ -51,8 +51,9 @@ class CountwerkCallbackHandler(BaseCallbackHandler):
             that passes its clients' config through.
         output_tokens: The output that is held for where a call has no cap, until enough such calls were seen: then what
             95 % of them put out.
-        validity: Minutes until the ledger gives a hold back by itself. It bounds how long a call that was cancelled
-            outside of any chain keeps its hold: LangChain tells nobody of its end.
+        validity: Minutes until the ledger gives a hold back by itself. It bounds how long a call keeps its hold that
+            was cancelled outside of any chain, where something keeps LangChain's run: LangChain tells nobody of its
+            end.
         on_insufficient: `raise`, or inside a LangGraph graph with a checkpointer `interrupt`: the graph pauses with the
             402 payload, without URLs, and resuming it asks again under the same charge id. Elsewhere it raises.
         tool_prices: A flat price in credits for a call of a tool, by the tool's name. What runs inside such a call is

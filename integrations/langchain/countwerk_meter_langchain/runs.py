@@ -2,8 +2,8 @@
 Which model calls are open, below which chains, and which of them belong together.
 
 The rule: every hold that was begun is found again, although LangChain may say nothing more of a call: a batch of which
-one prompt was denied, a call that was cancelled or whose gate landed after it
-was, a stream that was abandoned. Nothing here waits or talks to the ledger.
+one prompt was denied, a call that was cancelled or whose gate landed after it was, a stream that was abandoned. Nothing
+here waits or talks to the ledger.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from countwerk_meter_langchain.denials import SECONDS, Denials
 from countwerk_meter_langchain.places import BRANCH, Siblings
 
 if TYPE_CHECKING:
+    import weakref
     from collections.abc import Mapping
     from uuid import UUID
 
@@ -91,7 +92,14 @@ class Chain:
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """One model call that passed the gate."""
+    """
+    One model call that passed the gate.
+
+    Attributes:
+        named_by: LangChain's own object that names the call. Whatever would tell of the call's end holds on to it; so
+            once it is gone, nobody will.
+
+    """
 
     run_id: UUID
     reservation: Reservation
@@ -107,6 +115,7 @@ class Run:
     abandoned: bool = False
     released: bool = False
     recorded: Usage | None = None
+    named_by: weakref.ref[UUID] | None = None
 
 
 class Runs:
@@ -225,9 +234,16 @@ class Runs:
 
     def of_step(self, named: Named) -> list[Run]:
         """Return the calls of the same step that are still open: an earlier attempt left them behind."""
+        return [run for run in self.opened() if run.named is not None and run.named.step == named.step]
+
+    def idle(self) -> bool:
+        """Whether no call is open, or streams on although it was given up."""
+        return not self._open and not self._left
+
+    def opened(self) -> list[Run]:
+        """Return the calls that are open."""
         with self._lock:
-            every = [run for runs in self._open.values() for run in runs]
-        return [run for run in every if run.named is not None and run.named.step == named.step]
+            return [run for runs in self._open.values() for run in runs]
 
     def batch(self, options: object, size: int) -> Batch | None:
         """Return the batch that a starting prompt belongs to, or None where it is alone."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import threading
 import time
 import weakref
 from contextvars import ContextVar
@@ -26,6 +25,7 @@ from countwerk_meter_langchain.answers import (
     rest_of,
     shares_usage,
 )
+from countwerk_meter_langchain.reaping import REAPER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,8 +88,6 @@ class Settling:
         self._steps = steps
         self._flat = flat
         self._warned = False
-        self._timer: threading.Timer | None = None
-        self._timer_lock = threading.Lock()
         _SETTLINGS.add(self)
 
     def streaming(self, run_id: UUID, take: Callable[[Streamed], None]) -> None:
@@ -124,6 +122,7 @@ class Settling:
             for each in done:
                 if each is not None:
                     each.reservation.finish()
+            REAPER.leave(self)
 
     def _charge(self, run: Run, response: LLMResult) -> Sequence[Run | None]:
         """Record what a call used; return the calls that can be finished now."""
@@ -201,6 +200,7 @@ class Settling:
             self._failed("on_llm_error", problem)
         finally:
             run.reservation.finish(error)
+            REAPER.leave(self)
             if run.named is not None and not run.streamed.any and not run.reservation.recorded:
                 self._steps.back(run.named)
 
@@ -214,6 +214,7 @@ class Settling:
                 return
             run.reservation.resume()
         run.reservation.finish(failure)
+        REAPER.leave(self)
         if failure is not None and run.named is not None:
             # Called again, it is the same call, whether it was charged for the models in it or not.
             self._steps.back(run.named)
@@ -252,11 +253,15 @@ class Settling:
         self._runs.tidy()
         for run in self._runs.older_than(self._validity):
             self.give_up(run)
-        if self._timer is None:
+        if not REAPER.armed:
             self._give_up_silent()
 
+    def watch(self) -> None:
+        """See to it that an open call is given up once nobody can tell of its end any more."""
+        REAPER.watch(self, GRACE_SECONDS)
+
     def flush(self) -> None:
-        """Settle abandoned streams now."""
+        """Settle what was abandoned now."""
         self._give_up_silent(after=0.0)
 
     def give_up_all(self) -> None:
@@ -268,33 +273,20 @@ class Settling:
     def _abandon(self, run: Run) -> None:
         """Settle this call once it has been silent for a while."""
         self._runs.abandon(run)
-        self._arm(GRACE_SECONDS)
+        self.watch()
 
-    def _arm(self, seconds: float) -> None:
-        with self._timer_lock:
-            if self._timer is not None:
-                return
-            timer = threading.Timer(seconds, self._reap)
-            timer.daemon = True
-            timer.name = "countwerk-langchain"
-            try:
-                timer.start()
-            except RuntimeError:
-                # No thread to be had: the next call tidies up, or the process' end.
-                return
-            self._timer = timer
+    def look_after(self) -> float | None:
+        """End the calls of which nobody can tell any more; return when to look again, None: nothing is left."""
+        return self._give_up_silent()
 
-    def _reap(self) -> None:
-        with self._timer_lock:
-            self._timer = None
-        wait = self._give_up_silent()
-        if wait is not None:
-            self._arm(wait)
+    def idle(self) -> bool:
+        """Whether no call is open, or streams on although it was given up."""
+        return self._runs.idle()
 
     def _give_up_silent(self, after: float | None = None) -> float | None:
         """Give up the abandoned calls that have been silent for long; return when to look at the next one."""
         grace = GRACE_SECONDS if after is None else after
-        wait: float | None = None
+        wait = self._give_up_unheard()
         for run in self._runs.abandoned():
             left = run.touched + grace - time.monotonic()
             if left > 0 and after is None:
@@ -304,6 +296,14 @@ class Settling:
             else:
                 self.give_up(run)
         return wait
+
+    def _give_up_unheard(self) -> float | None:
+        """Give up the calls of which nobody can tell any more; return when to look at the others, if there are any."""
+        opened = self._runs.opened()
+        gone = [run for run in opened if run.named_by is not None and run.named_by() is None]
+        for run in gone:
+            self.give_up(run)
+        return GRACE_SECONDS if len(gone) < len(opened) else None
 
     def _unannounced(
         self, run_id: UUID, response: LLMResult | None, parent_run_id: UUID | None, *, broken: bool = False

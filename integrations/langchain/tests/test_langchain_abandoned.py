@@ -1,11 +1,13 @@
 """Calls of which LangChain says nothing more: cancelled, abandoned, left behind by their batch or their chain."""
 
 import asyncio
+import gc
+import os
 import threading
 import time
 
 import pytest
-from countwerk_meter_langchain import CountwerkCallbackHandler, settling
+from countwerk_meter_langchain import CountwerkCallbackHandler, reaping, settling
 from langchain_core.caches import InMemoryCache
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage
@@ -68,6 +70,91 @@ async def test_timed_out_below_a_chain_that_goes_on(bench, fakes):
 
     assert await RunnableLambda(step).ainvoke("x", config) == "done"
     assert (await asyncio.to_thread(bench.audit)).states == ["cancelled"]
+
+
+@pytest.mark.parametrize("how", ["cancelled", "timed out", "abatch"])
+async def test_a_bare_call_that_is_cancelled(bench, fakes, monkeypatch, how):
+    """LangChain tells nobody of its end: it is given up once nobody could tell of it any more."""
+    monkeypatch.setattr(settling, "GRACE_SECONDS", 0.05)
+    _, config = make(bench)
+    model = fakes.Chat(hang_at=0)
+    if how == "timed out":
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(model.ainvoke("x", config), 0.5)
+    else:
+        call = model.ainvoke("x", config) if how == "cancelled" else model.abatch(["x", "y"], config)
+        await cancelled(call, lambda: len(model.calls) == (2 if how == "abatch" else 1))
+    del config
+    await settled(bench)
+    assert set((await asyncio.to_thread(bench.audit)).states) == {"cancelled"}
+
+
+async def test_handlers_of_many_requests_share_one_thread(bench, fakes, monkeypatch):
+    """Each is made for its request, and gone with it; the calls that nobody tells the end of are ended all the same."""
+    monkeypatch.setattr(settling, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(reaping.REAPER, "_timer", None)
+    model = fakes.Chat(hang_at=0)
+    tasks = [asyncio.create_task(model.ainvoke("x", make(bench)[1])) for _ in range(20)]
+    while len(model.calls) < 20:
+        await asyncio.sleep(0.01)
+    assert sum(thread.name == "countwerk-langchain" for thread in threading.enumerate()) == 1
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    tasks.clear()
+    del task
+    gc.collect()
+    await settled(bench)
+    assert (await asyncio.to_thread(bench.audit)).states == ["cancelled"] * 20
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_looks_after_its_own_calls(bench, fakes):
+    """The thread that does is not in the child: it starts its own."""
+    _, config = make(bench)
+    stream = fakes.Chat().stream("x", config)
+    next(stream)
+    assert reaping.REAPER.armed
+    child = os.fork()
+    if not child:
+        reaping.REAPER.watch(settling.Settling.__new__(settling.Settling), 60.0)
+        os._exit(0 if reaping.REAPER.armed else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    list(stream)
+    bench.audit()
+
+
+async def test_a_call_that_still_runs_is_not_given_up(bench, fakes, monkeypatch):
+    """However long it takes, and whatever is collected meanwhile."""
+    monkeypatch.setattr(settling, "GRACE_SECONDS", 0.01)
+    _, config = make(bench)
+    model, go = fakes.Chat(), asyncio.Event()
+    answer = model._agenerate
+
+    async def slow(*args, **kwargs):
+        await go.wait()
+        return await answer(*args, **kwargs)
+
+    object.__setattr__(model, "_agenerate", slow)
+    task = asyncio.create_task(model.ainvoke("x", config))
+    while not await asyncio.to_thread(bench.meter.charges, "open"):
+        await asyncio.sleep(0.01)
+    gc.collect()
+    await asyncio.sleep(0.2)
+    assert [charge.state for charge in await asyncio.to_thread(bench.meter.charges)] == ["open"]
+    go.set()
+    await task
+    assert (await asyncio.to_thread(bench.audit)).told == [("settled", 6, "provider")]
+
+
+def test_the_other_call_of_a_batch_whose_loop_closes(bench, fakes):
+    """`asyncio.run` cancels it when the first one's error ends the program; its hold goes back as well."""
+    handler, config = make(bench)
+    model = fakes.Chat(fail_at=0)
+    with pytest.raises(fakes.ProviderError):
+        asyncio.run(model.abatch(["x", "y"], config))
+    handler.flush()
+    assert set(bench.audit().states) == {"cancelled"}
 
 
 @pytest.mark.parametrize("hang_at", [1, 3])
@@ -286,14 +373,14 @@ def test_consumer_leaves_a_chain_whose_stream_goes_on(bench, fakes, monkeypatch)
 
 @needs_v3
 def test_abandoned_stream_of_events(bench, fakes):
-    """A v3 stream that nobody reads on is told of nowhere: its validity, or the process' end, has to do."""
-    _, config = make(bench)
+    """A v3 stream that nobody reads on is told of nowhere: it is charged once it is gone."""
+    handler, config = make(bench)
     stream = iter(fakes.Chat().stream_events("x", config, version="v3"))
     while next(stream)["event"] != "content-block-delta":
         pass
     del stream
-    assert [charge.state for charge in bench.meter.charges()] == ["open"]
-    settling._at_exit()
+    gc.collect()
+    handler.flush()
     assert bench.audit().told == [("settled", 1, "counted")]
 
 
@@ -333,13 +420,11 @@ def test_a_stream_that_is_still_heard_of_is_not_given_up(bench, fakes, monkeypat
 
     RunnableLambda(step).invoke("x", config)
     (run,) = handler._runs.abandoned()
-    handler._settling._timer.cancel()
-    handler._settling._reap()
+    assert handler._settling.look_after() is not None
     assert handler._runs.abandoned() == [run]
-    handler._settling._timer.cancel()
     list(inner["stream"])
     assert bench.audit().told == [("settled", 6, "provider")]
-    handler._settling._reap()
+    assert handler._settling.look_after() is None
 
 
 def test_a_batch_inside_a_batch(bench, fakes):

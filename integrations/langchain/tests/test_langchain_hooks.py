@@ -10,7 +10,7 @@ import uuid
 import weakref
 
 import pytest
-from countwerk_meter_langchain import CountwerkCallbackHandler, answers, claims, settling
+from countwerk_meter_langchain import CountwerkCallbackHandler, answers, claims, reaping, settling
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, GenerationChunk, LLMResult
@@ -183,6 +183,7 @@ def test_no_thread_to_be_had(bench, fakes, monkeypatch):
     def fail(self):
         raise RuntimeError("can't start new thread")
 
+    monkeypatch.setattr(reaping.REAPER, "_timer", None)
     monkeypatch.setattr(threading.Timer, "start", fail)
     monkeypatch.setattr(settling, "GRACE_SECONDS", 0.0)
     config, kept = {"callbacks": [make(bench)]}, []
@@ -244,13 +245,15 @@ def test_a_second_handlers_refusal_gives_the_first_ones_hold_back(bench, make_be
     assert set(bench.audit().states) == {"cancelled"}
 
 
-async def test_a_handler_for_each_request_is_let_go(bench, fakes):
-    """A call of whose end nobody is told does not keep its handler, nor what it claimed, for ever."""
+async def test_a_handler_for_each_request_is_let_go(bench, fakes, monkeypatch):
+    """A call of whose end nobody is told does not keep its handler, nor what it claimed and held, for ever."""
+    monkeypatch.setattr(settling, "GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(reaping.REAPER, "_timer", None)
     seen = []
 
     async def request():
         handler, model = make(bench), fakes.Chat(hang_at=0)
-        seen.append(weakref.ref(handler))
+        seen.extend((weakref.ref(handler), weakref.ref(handler._settling)))
         task = asyncio.create_task(model.ainvoke("x", {"callbacks": [handler]}))
         while not model.calls:
             await asyncio.sleep(0.005)
@@ -259,10 +262,11 @@ async def test_a_handler_for_each_request_is_let_go(bench, fakes):
 
     await request()
     async with asyncio.timeout(10):
-        while seen[0]() is not None:
+        while any(each() is not None for each in seen):
             await asyncio.sleep(0.01)
             gc.collect()
     assert len(claims.CLAIMS) == 0
+    assert (await asyncio.to_thread(bench.audit)).states == ["cancelled"]
 
 
 @pytest.mark.parametrize("how", ["end", "error"])

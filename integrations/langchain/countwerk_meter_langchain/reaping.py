@@ -1,0 +1,88 @@
+"""
+One timer for all handlers of a process, on which each looks after the calls that nobody may tell the end of.
+
+A handler may be made for each request, so a thread for each of them would be many. While calls of a handler are open it
+is kept alive here, so that they are ended although the request, and the handler with it, is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Final, Protocol
+
+
+class Watched(Protocol):
+    """What looks after open calls."""
+
+    def look_after(self) -> float | None:
+        """End what can be ended; return in how many seconds to look again, None: there is nothing left."""
+        ...
+
+    def idle(self) -> bool:
+        """Whether nothing is left to be ended."""
+        ...
+
+
+class Reaper:
+    """Looks after whatever is watched, now and then. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
+        self._watched: dict[int, Watched] = {}
+
+    @property
+    def armed(self) -> bool:
+        """Whether a look is due some time."""
+        timer = self._timer
+        return timer is not None and timer.is_alive()
+
+    def watch(self, one: Watched, seconds: float) -> None:
+        """Look after this one within so many seconds, unless it is idle before. What it watches for is there by now."""
+        with self._lock:
+            self._watched[id(one)] = one
+            if not self.armed:
+                self._arm(seconds)
+
+    def leave(self, one: Watched) -> None:
+        """Let go of this one, if it is idle."""
+        with self._lock:
+            if one.idle():
+                self._watched.pop(id(one), None)
+
+    def forked(self) -> None:
+        """Begin anew in a child process: the thread is not there, and the lock may have been held."""
+        self._lock = threading.Lock()
+        self._timer = None
+
+    def _arm(self, seconds: float) -> None:
+        timer = threading.Timer(seconds, self._look)
+        timer.daemon = True
+        timer.name = "countwerk-langchain"
+        try:
+            timer.start()
+        except RuntimeError:
+            # No thread to be had: the next call tidies up, or the process' end.
+            return
+        self._timer = timer
+
+    def _look(self) -> None:
+        with self._lock:
+            self._timer = None
+            watched = list(self._watched.values())
+        waits: list[float] = []
+        for one in watched:
+            wait = one.look_after()
+            if wait is None:
+                self.leave(one)
+            else:
+                waits.append(wait)
+        with self._lock:
+            if waits and not self.armed:
+                self._arm(min(waits))
+
+
+REAPER: Final = Reaper()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=REAPER.forked)
