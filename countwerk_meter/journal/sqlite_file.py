@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 APPLICATION_ID: Final = 0x43574D31
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 BUSY_SECONDS: Final = 5.0
 _CHECKED_BYTES: Final = 64 << 20
 _ELSEWHERE: Final = "or name another file with COUNTWERK_JOURNAL=sqlite:///path"

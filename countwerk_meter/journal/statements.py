@@ -16,16 +16,20 @@ RESERVATION: Final = tuple(field.name for field in fields(ReservationRow))
 CHARGE: Final = tuple(field.name for field in fields(ChargeRow))
 
 
-def among(states: Collection[StrEnum]) -> str:
+def among(states: Collection[StrEnum], *, spelled_out: bool = False) -> str:
     """
-    Return states as SQL literals, in the order of their definition.
+    Return the condition that `state` is one of these, in the order of their definition.
 
-    They are our own words, and only so do partial indexes serve: SQLite takes one for a list that reads as its own.
+    They are our own words, and only so do partial indexes serve: SQLite takes one for a condition that reads alike.
+    `spelled_out`: SQLite writes a list of three or more to a table of its own, each time that an index asks.
     """
     if not states:
-        return "('')"
+        return "state IN ('')"
     order = list(type(next(iter(states))))
-    return "(" + ", ".join(f"'{state}'" for state in sorted(states, key=order.index)) + ")"
+    words = [f"'{state}'" for state in sorted(states, key=order.index)]
+    if spelled_out:
+        return "(" + " OR ".join(f"state = {word}" for word in words) + ")"
+    return f"state IN ({', '.join(words)})"
 
 
 class Statements:
@@ -49,7 +53,7 @@ class Statements:
         self.carry_table = f"{prefix}carry"
         self.history_table = f"{prefix}output_history"
         self.pruned_table = f"{prefix}pruned_reservation"
-        holding, live = among(HOLDING), among(LIVE)
+        holding, live = self._among(HOLDING), self._among(LIVE)
         self.save_reservation = self._upsert(self.reservation_table, RESERVATION, ("key",))
         self.save_charge = self._upsert(self.charge_table, CHARGE, ("ledger", "id"))
         self.reservation = self._reservations("key = ?")
@@ -62,7 +66,7 @@ class Statements:
             "reservation_key = ? AND parent IS NULL ORDER BY committed_at IS NULL, committed_at, id"
         )
         self.holding = self._reservations(
-            f"ledger = ? AND principal = ? AND account_id = ? AND state IN {holding}", "reservation_holding"
+            f"ledger = ? AND principal = ? AND account_id = ? AND {holding}", "reservation_holding"
         )
         self.owed = self._charges(
             "ledger = ? AND principal = ? AND account_id = ? AND (state = 'uncollected' OR reason = 'deferred')"
@@ -72,30 +76,30 @@ class Statements:
         self.charged = self._select(
             self.charge_table,
             ("coalesce(sum(share), 0)",),
-            f"ledger = ? AND account_id = ? AND state IN {among(COLLECTED)}",
+            f"ledger = ? AND account_id = ? AND {self._among(COLLECTED)}",
             "charge_account",
         )
         self.next_due = self._marked(
             "SELECT min(due_at) FROM ("
             f" SELECT due_at FROM {self.reservation_table}{self._by('reservation_live')}"
-            f" WHERE owner = ? AND due_at > ? AND ledger = ? AND state IN {holding}"
+            f" WHERE owner = ? AND due_at > ? AND ledger = ? AND {holding}"
             f" UNION ALL SELECT due_at FROM {self.charge_table}{self._by('charge_live')}"
-            f" WHERE owner = ? AND due_at > ? AND ledger = ? AND state IN {live}"
+            f" WHERE owner = ? AND due_at > ? AND ledger = ? AND {live}"
             ") AS rows_of_both"
         )
         self.reservations_owned = self._reservations(
-            f"ledger = ? AND principal = ? AND owner = ? AND state IN {holding} LIMIT ?{skip}", "reservation_live"
+            f"ledger = ? AND principal = ? AND owner = ? AND {holding} LIMIT ?{skip}", "reservation_live"
         )
         self.charges_owned = self._charges(
-            f"ledger = ? AND principal = ? AND owner = ? AND state IN {live} LIMIT ?{skip}", "charge_live"
+            f"ledger = ? AND principal = ? AND owner = ? AND {live} LIMIT ?{skip}", "charge_live"
         )
         self.moving = self._marked(
             f"SELECT 1 FROM {self.reservation_table}{self._by('reservation_live')}"
-            f" WHERE ledger = ? AND owner = ? AND state IN {holding} AND state = 'closing'"
+            f" WHERE ledger = ? AND owner = ? AND {holding} AND state = 'closing'"
             f" UNION ALL SELECT 1 FROM {self.charge_table}{self._by('charge_live')}"
-            f" WHERE ledger = ? AND owner = ? AND state IN {live} AND state = 'committed' LIMIT 1"
+            f" WHERE ledger = ? AND owner = ? AND {live} AND state = 'committed' LIMIT 1"
         )
-        overdue = "due_at <= ? AND ledger = ? AND principal = ? AND state IN"
+        overdue = "due_at <= ? AND ledger = ? AND principal = ? AND"
         self.overdue = self._union(
             overdue,
             "ORDER BY due_at LIMIT ?",
@@ -103,14 +107,14 @@ class Statements:
             ("reservation_live", "charge_live"),
         )
         self.ended_charges = self._charges(
-            f"ledger = ? AND created_at >= ? AND created_at < ? AND state IN {among(ENDED)}"
+            f"ledger = ? AND created_at >= ? AND created_at < ? AND {self._among(ENDED)}"
             " AND (lines IS NOT NULL OR metadata IS NOT NULL OR description IS NOT NULL)"
             f" ORDER BY created_at, id LIMIT ?{skip}"
         )
         self.old_reservations = self._select(
             self.reservation_table,
             ("key", "reservation_id"),
-            f"ledger = ? AND created_at < ? AND state IN {among(OVER)} LIMIT ?{skip}",
+            f"ledger = ? AND created_at < ? AND {self._among(OVER)} LIMIT ?{skip}",
         )
         self.forget = self._marked(f"DELETE FROM {self.reservation_table} WHERE key = ?")
         self.keep_pruned = self._marked(
@@ -118,15 +122,15 @@ class Statements:
         )
         every_live = (
             f"SELECT owner, principal FROM {self.reservation_table}{self._by('reservation_live')}"
-            f" WHERE ledger = ? AND state IN {holding}"
+            f" WHERE ledger = ? AND {holding}"
             f" UNION ALL SELECT owner, principal FROM {self.charge_table}{self._by('charge_live')}"
-            f" WHERE ledger = ? AND state IN {live}"
+            f" WHERE ledger = ? AND {live}"
         )
         self.owners = self._marked(f"SELECT DISTINCT owner, principal FROM ({every_live}) AS live")
         self.principals = self._marked(f"SELECT principal, count(*) FROM ({every_live}) AS live GROUP BY principal")
         self.rename = tuple(
             self._marked(
-                f"UPDATE {table} SET principal = ? WHERE ledger = ? AND principal = ? AND state IN {among(states)}"
+                f"UPDATE {table} SET principal = ? WHERE ledger = ? AND principal = ? AND {self._among(states)}"
             )
             for table, states in ((self.reservation_table, HOLDING), (self.charge_table, LIVE | LISTED))
         )
@@ -140,29 +144,32 @@ class Statements:
         """Rows of an owner that are due, earliest expiry first, so many; not those of so many accounts."""
         others = f" AND account_id NOT IN ({', '.join('?' * without)})" if without else ""
         return self._union(
-            f"owner = ? AND due_at IS NOT NULL AND due_at <= ? AND ledger = ?{others} AND state IN",
+            f"owner = ? AND due_at IS NOT NULL AND due_at <= ? AND ledger = ?{others} AND",
             "ORDER BY ends IS NULL, ends, due_at LIMIT ?",
-            (f" {among(HOLDING)}", f" {among(LIVE)}"),
+            (f" {self._among(HOLDING)}", f" {self._among(LIVE)}"),
             indexes=("reservation_live", "charge_live"),
         )
 
     def charges(self, states: Collection[StrEnum]) -> str:
         """Charges of a ledger in these states, newest first, so many."""
-        of_these = f"ledger = ? AND state IN {among(states)}"
+        of_these = f"ledger = ? AND {self._among(states)}"
         index = ""
         if LIVE.issuperset(states):
-            of_these += f" AND state IN {among(LIVE)}"
+            of_these += f" AND {self._among(LIVE)}"
             index = "charge_live"
         return self._charges(f"{of_these} ORDER BY created_at DESC, id LIMIT ?", index)
 
     def reservations(self, states: Collection[StrEnum]) -> str:
         """Reservations of a ledger in these states, oldest first, so many."""
-        return self._reservations(f"ledger = ? AND state IN {among(states)} ORDER BY created_at, key LIMIT ?")
+        return self._reservations(f"ledger = ? AND {self._among(states)} ORDER BY created_at, key LIMIT ?")
 
     def update(self, table: str, changed: Iterable[str], keys: Iterable[str]) -> str:
         """Write some columns of one row."""
         columns, where = (", ".join(f"{name} = ?" for name in changed), " AND ".join(f"{name} = ?" for name in keys))
         return self._marked(f"UPDATE {table} SET {columns} WHERE {where}")
+
+    def _among(self, states: Collection[StrEnum]) -> str:
+        return among(states, spelled_out=self._hints)
 
     def _marked(self, text: str) -> str:
         return text.replace("?", self._mark)
