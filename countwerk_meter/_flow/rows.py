@@ -9,10 +9,13 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from countwerk_meter._flow.states import CHARGE_STEPS, RESERVATION_STEPS, ChargeState, ReservationState
 from countwerk_meter.errors import JournalError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 CONFIRM, DEDUCT = "confirm", "deduct"
 # What the journal key of a lease begins with: a reservation taken ahead, which no call of its own is charged to.
@@ -22,8 +25,8 @@ T = TypeVar("T")
 
 
 @cache
-def _names(kind: type[Any]) -> frozenset[str]:
-    return frozenset(field.name for field in fields(kind))
+def _count(kind: type[Any]) -> int:
+    return len(fields(kind))
 
 
 def replace(row: T, **changes: Any) -> T:
@@ -33,14 +36,18 @@ def replace(row: T, **changes: Any) -> T:
     As `dataclasses.replace`, but of a row only the dict is copied, for a tenth of the time: a call moves its rows on a
     dozen times.
     """
-    kind = type(row)
     if not hasattr(row, "__dict__"):
         return dataclasses.replace(cast("Any", row), **changes)
-    assert changes.keys() <= _names(kind)
-    copy = object.__new__(kind)
-    copy.__dict__.update(row.__dict__)
-    copy.__dict__.update(changes)
-    return copy
+    return made(type(row), row.__dict__, **changes)
+
+
+def made(kind: type[T], values: Mapping[str, Any], /, **changes: Any) -> T:
+    """Make a row of all its fields' values, some of which are changed."""
+    row = object.__new__(kind)
+    fields_of = row.__dict__
+    fields_of.update(values, **changes)
+    assert len(fields_of) == _count(kind), f"{kind.__name__} has other fields"
+    return row
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from countwerk_meter._flow.books import DueRow
-from countwerk_meter._flow.rows import ChargeRow, ReservationRow
+from countwerk_meter._flow.rows import ChargeRow, ReservationRow, made
 from countwerk_meter._flow.states import ChargeState, ReservationState
 from countwerk_meter.journal.statements import CHARGE, RESERVATION
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from countwerk_meter.journal.statements import Statements
 
@@ -38,21 +38,26 @@ class Cursor(Protocol):
         ...
 
 
+# Asked of a dict, a state costs a quarter of what its class would take.
+_RESERVATION_STATES: Final[Mapping[str, ReservationState]] = {str(state): state for state in ReservationState}
+_CHARGE_STATES: Final[Mapping[str, ChargeState]] = {str(state): state for state in ChargeState}
+
+
 def reservation_of(values: Iterable[Any]) -> ReservationRow:
     """Read a row of the reservations' table."""
     row = dict(zip(RESERVATION, values, strict=True))
-    row["state"] = ReservationState(row["state"])
+    row["state"] = _RESERVATION_STATES[row["state"]]
     for flag in ("sealed", "confirm_delivered", "cancel_then_deduct"):
         row[flag] = bool(row[flag])
-    return ReservationRow(**row)
+    return made(ReservationRow, row)
 
 
 def charge_of(values: Iterable[Any]) -> ChargeRow:
     """Read a row of the charges' table."""
     row = dict(zip(CHARGE, values, strict=True))
-    row["state"] = ChargeState(row["state"])
+    row["state"] = _CHARGE_STATES[row["state"]]
     row["draw"] = bool(row["draw"])
-    return ChargeRow(**row)
+    return made(ChargeRow, row)
 
 
 class SqlBooks(ABC):
