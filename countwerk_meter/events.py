@@ -15,6 +15,7 @@ import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from opentelemetry import trace
@@ -147,7 +148,12 @@ def derive(
         raise ConfigurationError(
             "no trace span is current, and require_trace is on: pass usage_event_id or start a span"
         )
-    return EventId(f"cw.{_uuid7()}.{_digest(16, account_id, operation)}", trace_id, span_id, fresh=True)
+    return EventId(f"cw.{_uuid7()}.{_digest_of(account_id, operation)}", trace_id, span_id, fresh=True)
+
+
+@lru_cache(maxsize=1024)
+def _digest_of(account_id: str, operation: str) -> str:
+    return _digest(16, account_id, operation)
 
 
 def _digest(length: int, *parts: str) -> str:

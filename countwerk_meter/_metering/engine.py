@@ -240,23 +240,18 @@ class Engine:
         gate = Gate()
         self._ongoing.arrived(gate)
         try:
-            with self._spanned(reservation):
+            event = reservation.event()
+            span = self.telemetry.reserving(reservation.account_id, reservation.operation, reservation.amount, event.id)
+            try:
                 yield
+            except BaseException as error:
+                span.set_attribute("error.type", type(error).__name__)
+                raise
+            finally:
+                span.end()
         finally:
             self._ongoing.answered(gate)
             self.progressed()
-
-    @contextlib.contextmanager
-    def _spanned(self, reservation: Reservation) -> Generator[None]:
-        event = reservation.event()
-        span = self.telemetry.reserving(reservation.account_id, reservation.operation, reservation.amount, event.id)
-        try:
-            yield
-        except BaseException as error:
-            span.set_attribute("error.type", type(error).__name__)
-            raise
-        finally:
-            span.end()
 
     def tell(self, event: str, charge: ChargeRow, **more: Any) -> None:
         """Tell whoever listens about a charge."""

@@ -49,9 +49,12 @@ class LedgerRequest:
         return self.path.rsplit("/", 1)[-1]
 
 
+_encoder: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def _encoded(body: dict[str, Any]) -> bytes:
     try:
-        return json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+        return _encoder.encode(body).encode()
     except (TypeError, ValueError, RecursionError):
         pass
     raise _refuse("INVALID_INPUT", "the request holds what JSON cannot carry: plain data and whole Unicode text only")

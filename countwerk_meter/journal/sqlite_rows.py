@@ -128,7 +128,7 @@ class SqliteBooks(SqlBooks):
             return
         changed = [at for at, (old, new) in enumerate(zip(before, values, strict=True)) if old != new]
         if changed:
-            update = self._sql.update(table, [columns[at] for at in changed], keys)
+            update = self._sql.update(table, tuple([columns[at] for at in changed]), keys)
             self._db.execute(update, (*(values[at] for at in changed), *key))
 
     def _execute(self, query: str, values: Sequence[Any]) -> Cursor:

@@ -9,7 +9,7 @@ from countwerk_meter._flow.rows import ChargeRow, ReservationRow
 from countwerk_meter._flow.states import COLLECTED, ENDED, HOLDING, LISTED, LIVE, OVER
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection
     from enum import StrEnum
 
 RESERVATION: Final = tuple(field.name for field in fields(ReservationRow))
@@ -48,6 +48,7 @@ class Statements:
     def __init__(self, prefix: str = "", mark: str = "?", skip: str = "", *, hints: bool = False) -> None:
         self._mark = mark
         self._hints = hints
+        self._updates: dict[tuple[str, tuple[str, ...]], str] = {}
         self.reservation_table = f"{prefix}reservation"
         self.charge_table = f"{prefix}charge"
         self.carry_table = f"{prefix}carry"
@@ -163,10 +164,13 @@ class Statements:
         """Reservations of a ledger in these states, oldest first, so many."""
         return self._reservations(f"ledger = ? AND {self._among(states)} ORDER BY created_at, key LIMIT ?")
 
-    def update(self, table: str, changed: Iterable[str], keys: Iterable[str]) -> str:
+    def update(self, table: str, changed: tuple[str, ...], keys: tuple[str, ...]) -> str:
         """Write some columns of one row."""
-        columns, where = (", ".join(f"{name} = ?" for name in changed), " AND ".join(f"{name} = ?" for name in keys))
-        return self._marked(f"UPDATE {table} SET {columns} WHERE {where}")
+        update = self._updates.get((table, changed))
+        if update is None:
+            columns, where = ", ".join(f"{name} = ?" for name in changed), " AND ".join(f"{name} = ?" for name in keys)
+            update = self._updates[table, changed] = self._marked(f"UPDATE {table} SET {columns} WHERE {where}")
+        return update
 
     def _among(self, states: Collection[StrEnum]) -> str:
         return among(states, spelled_out=self._hints)

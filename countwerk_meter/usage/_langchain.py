@@ -90,6 +90,8 @@ def read_leftovers(source: object, find: Find) -> Report | None:
     """Read where older integrations leave usage: `llm_output` of a result, `response_metadata` of a message."""
     for place in ("llm_output", "response_metadata"):
         held = part(source, place)
+        if held is None or held == {}:
+            continue
         for name in ("token_usage", "usage", "usage_metadata"):
             report = find(part(held, name))
             if report is not None:

@@ -7,7 +7,7 @@ An answer carries its usage under a few well-known names, some of them nested; a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, cast
@@ -85,7 +85,7 @@ def _held(source: object, depth: int, *, whole: bool) -> Report | None:
 
     if (report := _langchain.read_result(source, find)) is not None:
         return report
-    for name in _HOLDERS:
+    for name in _holders(source):
         held = part(source, name)
         if name == "usage":
             if _langchain.from_cache(held):
@@ -98,6 +98,13 @@ def _held(source: object, depth: int, *, whole: bool) -> Report | None:
             # Google's objects use the same name for running totals.
             return replace(report, adds=True) if name == "usage_metadata" and has(held, "input_tokens") else report
     return _langchain.read_leftovers(source, find)
+
+
+def _holders(source: object) -> Iterable[str]:
+    """Return the names under which an answer may keep its usage: of LangChain's own, what it has."""
+    if not _only_holds(type(source)) or getattr(source, "__pydantic_extra__", None):
+        return _HOLDERS
+    return [name for name in _HOLDERS if name in source.__dict__]
 
 
 def _leaves_out(report: Report, seen: Callable[[bool], bool]) -> bool:

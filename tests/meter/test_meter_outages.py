@@ -10,6 +10,8 @@ from countwerk_meter._wire.replies import NotSent, read_reply
 from countwerk_meter.journal import MemoryJournal
 from countwerk_meter.journal.port import running
 
+from .leasing import until
+
 CONFIRM = "/api/credits/confirm-reservation"
 BALANCE = "/api/credits/balance"
 
@@ -71,6 +73,7 @@ def test_a_parked_accounts_many_rows_hold_up_nobody_else(bench, meter):
         charge(meter, bench.account)
     ledger.reached = True
     spent_within(bench, 15, 25)
+    until(lambda: bench.named("parked"))
     assert 1 == len(bench.named("parked"))
 
 
