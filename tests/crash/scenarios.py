@@ -7,6 +7,7 @@ back. The auditor believes that log, not the meter.
 
 import asyncio
 import contextlib
+import time
 from dataclasses import dataclass, field
 
 from countwerk_meter import Usage
@@ -15,7 +16,8 @@ from countwerk_meter.errors import JournalError
 from . import acts
 
 OPERATION = "app.chat.reply"
-HELD_MINUTES = 15
+# What a lease is held for; any other hold is for half of it.
+HELD_MINUTES = 30
 
 
 class Scenario:
@@ -56,6 +58,17 @@ class Run:
         """Say that so many more credits were consumed: by now it is true, whether the meter knows it or not."""
         total = self.used[charge_id] = self.used.get(charge_id, 0) + credits
         self.note({"used": self.named(charge_id), "credits": total})
+
+    def derived(self, amount, credits):
+        """Make a call whose id is new and the meter's own, so that a draw does not wait for the journal's word on it."""
+        with self.meter.reserve(self.account, OPERATION, amount=amount) as call:
+            charge_id = call.usage_event_id
+            self.note({"used": charge_id, "credits": credits})
+            self.point("answered")
+            call.settle(credits)
+        self.note({"returned": charge_id})
+        self.point("returned")
+        return call
 
     def returned(self, charge_id):
         """Say that the app got its result: from here on the charge must not be lost."""
@@ -111,6 +124,30 @@ def nested(run):
                 run.point(f"{name} answered")
                 draw.settle(credits)
             run.returned(name)
+
+
+def drawn_ahead(run):
+    """Two calls that draw on one hold without waiting for the journal, the second one more than is left."""
+    with run.reserve("block", 6):
+        run.derived(3, 3)
+        run.derived(3, 5)
+
+
+def leased(run):
+    """A busy account: its calls take holds of their own until there is a lease, and then draw on that."""
+    for _ in range(3):
+        run.derived(3, 3)
+    while not run.meter._engine.leases._live:
+        time.sleep(0.002)
+    for credits in (3, 1, 5):
+        assert run.derived(3, credits).lease
+    # An id that may be met again: the journal's word is waited for.
+    with run.reserve("named", 3) as call:
+        run.consumed("named", 2)
+        run.point("answered")
+        call.settle(2)
+    assert call.lease
+    run.returned("named")
 
 
 def over(run):
@@ -171,6 +208,8 @@ SCENARIOS = {
     ),
     "streamed, with checkpoints": Scenario(streamed),
     "nested draws, over the hold": Scenario(nested),
+    "nested draws, ahead of the journal": Scenario(drawn_ahead),
+    "on a lease": Scenario(leased, balance=1000, since="commit BeginLease before #1", leases=True),
     "over the hold, and no credits left": Scenario(over, balance=6),
     "deferred, its reserve in doubt": Scenario(
         plain, faults=({"path": _RESERVE, "kind": "drop_after"},), on_unavailable="defer", debt_limit=50
