@@ -35,7 +35,7 @@ def account_of_token(scope: Scope) -> str | None:
 
 async def by_words(request: Request) -> int:
     """Price a request: a credit for each word of its text."""
-    return max(len((await request.json())["text"].split()), 1)
+    return max(len(str((await request.json()).get("text", "")).split()), 1)
 
 
 def create_app(meter: Meter) -> FastAPI:

@@ -61,7 +61,7 @@ def list_charges(
     elif found:
         _list(found)
     else:
-        console().print(f"No such charges of {ledger} in {store.name}", soft_wrap=True)
+        _none(ledger, store.name, enforcement)
 
 
 @charges.command()
@@ -110,7 +110,12 @@ def summarise(
     elif totals:
         _add_up(totals, shadow=enforcement == "shadow")
     else:
-        console().print(f"No such charges of {ledger} in {store.name}", soft_wrap=True)
+        _none(ledger, store.name, enforcement)
+
+
+def _none(ledger: str, journal: str, enforcement: str) -> None:
+    shadow = "" if enforcement == "shadow" else " (what a shadow meter noted: --enforcement shadow)"
+    console().print(f"No such charges of {ledger} in {journal}{shadow}", soft_wrap=True)
 
 
 def _add_up(totals: list[Total], *, shadow: bool) -> None:

@@ -118,13 +118,17 @@ def _show_closed(name: str, finding: Finding, done: Closed, leg: Charge | None) 
         screen.print("Nothing was sent.")
 
 
+def _can_be_deducted(item: Listed) -> bool:
+    return item.kind in _MADE_UP_FOR and item.confirms > 0
+
+
 def _ways(item: Listed) -> list[str]:
     """Return the commands that close a row."""
     if not item.decidable:
         return []
     command = f"countwerk-meter reconcile close {item.id}"
     ways = [f"{command} --as {finding} --note ..." for finding in Finding]
-    if item.kind in _MADE_UP_FOR and item.confirms:
+    if _can_be_deducted(item):
         ways.insert(2, f"{command} --as not-charged --deduct --note ...")
     return ways
 
@@ -193,8 +197,10 @@ def _legend(screen: Console, found: list[Listed]) -> None:
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
         table.add_column(no_wrap=True)
         table.add_column(overflow="fold")
+        deducts = any(_can_be_deducted(item) for item in found)
         for finding, meaning in _MEANING.items():
-            table.add_row(f"  {finding}", meaning)
+            short = finding == Finding.NOT_CHARGED and not deducts
+            table.add_row(f"  {finding}", meaning.partition(";")[0] if short else meaning)
         screen.print(table)
     counts = Counter(item.kind for item in found)
     stake = sum(item.credits for item in found if item.decidable)

@@ -14,10 +14,12 @@ from rich.table import Table
 from countwerk_meter._drivers.endpoint import Endpoint
 from countwerk_meter._metering.operations import Operations
 from countwerk_meter.cli.answers import NO, console, print_json, print_whole, reported
+from countwerk_meter.cli.doctor.ledger import DEFAULT_ACCOUNT
 from countwerk_meter.cli.existing_journal import meter_on, opened
 from countwerk_meter.cli.left import SETTLES, left, taken_over
 from countwerk_meter.cli.options import AsJson, BaseUrl, JournalUrl, OnCrash, Policy, Product, Rounded, Rounding
-from countwerk_meter.errors import ConfigurationError
+from countwerk_meter.client import CountwerkClient
+from countwerk_meter.errors import AuthenticationError, ConfigurationError, CountwerkError
 
 
 def recover(
@@ -56,6 +58,7 @@ def recover(
         endpoint = Endpoint.of(None, base_url)
         with opened("recover", journal, as_json=as_json) as store:
             if take_over_key is not None:
+                _not_refused(base_url)
                 moved = Operations(store, endpoint.base_url).take_over_key(take_over_key, endpoint.fingerprint)
             with (
                 console(stderr=True).status("Recovering"),
@@ -70,6 +73,21 @@ def recover(
         _show(moved, taken, calls, settled=settled)
     if not settled:
         raise typer.Exit(NO)
+
+
+def _not_refused(base_url: str | None) -> None:
+    """
+    Raise if the ledger refuses this key: rows of a key that works are not given to one that does not.
+
+    Whether it knows the account does not matter, nor whether it answers: then there is nothing against the key.
+    """
+    with CountwerkClient(base_url=base_url) as client:
+        try:
+            client.balance(DEFAULT_ACCOUNT)
+        except AuthenticationError:
+            raise
+        except CountwerkError:
+            return
 
 
 def _show(moved: int | None, taken: Mapping[str, int], calls: list[dict[str, Any]], *, settled: bool) -> None:

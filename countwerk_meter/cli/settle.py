@@ -58,19 +58,23 @@ def settle(
     if as_json:
         print_json({"journal": store.name, "taken_over": recovered, "settled": done, "left": remaining})
     else:
-        _show(recovered, done, remaining)
+        _show(store.name, recovered, done, remaining)
+        if counts["paused"]:
+            console().print(
+                "The ledger refuses this API key, and nothing settles: check COUNTWERK_API_KEY", style="red"
+            )
     if to_do:
         raise typer.Exit(NO)
 
 
-def _show(recovered: Mapping[str, Any], done: Mapping[str, int], remaining: Mapping[str, int]) -> None:
+def _show(journal: str, recovered: Mapping[str, Any], done: Mapping[str, int], remaining: Mapping[str, int]) -> None:
     screen = console()
     if any(recovered.values()):
         screen.print(taken_over(recovered), soft_wrap=True)
     screen.print(f"Settled: {done['charges']} charges, {done['credits']:,} credits")
     rest = {name: number for name, number in remaining.items() if number}
     if not rest:
-        screen.print("Nothing is left.")
+        screen.print(f"Nothing is left in {journal}.", soft_wrap=True)
         return
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(justify="right")

@@ -72,17 +72,38 @@ def test_not_all_of_it_is_settled_yet(cli, left):
     assert (1, True) == (done.code, "Not all of it is settled yet: countwerk-meter settle" in done.out)
 
 
-def test_another_keys_rows_are_taken_over_by_a_persons_word(cli, left):
+@pytest.fixture
+def rotated(countwerk_sandbox, monkeypatch):
+    """The ledger takes another key from now on."""
+    return lambda: monkeypatch.setattr(countwerk_sandbox._app.ledger, "_api_key", b"cs_rotated")
+
+
+def test_another_keys_rows_are_taken_over_by_a_persons_word(cli, left, rotated):
     """Not by themselves: nothing proves that both keys open the same accounts."""
     before = fingerprint(cli, "cs_sandbox")
-    after = fingerprint(cli, "cs_rotated")
+    rotated()
     assert 1 == cli("settle", "--timeout", "0.3", COUNTWERK_API_KEY="cs_rotated").code
     done = cli("recover", COUNTWERK_API_KEY="cs_rotated")
     assert (0, (0, 7)) == (done.code, spent(cli))
-    done = cli("recover", "--take-over-key", before, "--timeout", "0.3", COUNTWERK_API_KEY="cs_rotated")
+    done = cli("recover", "--take-over-key", before, COUNTWERK_API_KEY="cs_rotated")
     assert "2 rows of the other API key are this key's now" in done.out
     assert "1 calls closed" in done.out
-    assert {after: 2} == keys(cli)
+    assert {} == keys(cli)
+
+
+def test_a_key_that_the_ledger_refuses_takes_nothing_over(cli, left):
+    """Or a mistyped key would own what the right one has to settle."""
+    before = fingerprint(cli, "cs_sandbox")
+    done = cli("recover", "--take-over-key", before, COUNTWERK_API_KEY="cs_typo")
+    assert (2, True) == (done.code, "check COUNTWERK_API_KEY" in done.err)
+    assert {before: 2} == keys(cli)
+
+
+def test_settling_says_that_the_key_is_refused(cli, left, rotated):
+    """Not only that everything waits."""
+    rotated()
+    done = cli("settle", "--timeout", "3")
+    assert (1, True) == (done.code, "refuses this API key" in done.out)
 
 
 def fingerprint(cli, key):
@@ -95,12 +116,13 @@ def keys(cli):
         return meter.operations.keys()
 
 
-def test_a_key_without_rows_and_the_key_in_use(cli, left):
+def test_a_key_without_rows_and_the_key_in_use(cli, left, rotated):
     """The answer is no, with the keys that have rows; and wrong use."""
     theirs = fingerprint(cli, "cs_sandbox")
+    assert 2 == cli("recover", "--take-over-key", theirs).code
+    rotated()
     done = cli("recover", "--take-over-key", "0123456789abcdef", COUNTWERK_API_KEY="cs_rotated")
     assert (1, True) == (done.code, f"other keys that have: {theirs}" in done.err)
-    assert 2 == cli("recover", "--take-over-key", theirs).code
 
 
 @pytest.mark.parametrize("command", [["recover"], ["reconcile"], ["prune", "--older-than", "9d"]])

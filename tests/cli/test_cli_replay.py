@@ -58,11 +58,21 @@ def test_a_small_balance_shows_who_is_refused(cli, trace):
     """Before the call: what is held by others is not free."""
     done = cli("replay", trace, "--prices", PRICES, "--accounts", "2", "--balance", "20", "--limit", "60")
     assert 0 == done.code
-    assert "calls were refused for lack of credits, before they ran" in done.out
+    assert "calls were refused for lack of credits, before running" in done.out
     assert "The books balance to the credit" in done.out
     assert {"Account", "Calls", "Charged", "Refused", "Held", "Credits", "Books"} == set(
         done.out.splitlines()[0].split()
     )
+
+
+def test_an_account_has_enough_for_calls_that_cost_more_than_they_held(cli, trace):
+    """Else the question what a product's traffic costs would be answered too low."""
+    path = trace.with_name("long.csv")
+    path.write_text("input,output\n" + "1000,30000\n" * 10)
+    done = cli("replay", path, "--prices", PRICES, "--accounts", "2", "--model", "gpt-5", "--json")
+    total = done.json["total"]
+    assert (0, 0, 0) == (done.code, total["refused"], total["uncollected_charges"])
+    assert total["charged"] >= float(total["exact"]) > 0
 
 
 def test_the_recorded_pace(cli, trace):

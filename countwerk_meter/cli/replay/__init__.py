@@ -15,7 +15,7 @@ from countwerk_meter.cli.options import AsJson
 from countwerk_meter.errors import ConfigurationError
 from countwerk_meter.pricing import PriceProfile
 
-_ENOUGH = "enough for every hold at once"
+_ENOUGH = "enough for every call"
 
 
 def replay(

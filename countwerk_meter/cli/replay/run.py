@@ -15,7 +15,7 @@ from countwerk_meter.cli.child import sandbox_process
 from countwerk_meter.cli.replay.accounting import Result, account_for
 from countwerk_meter.cli.replay.ledgers import NamedLedger, OwnSandbox
 from countwerk_meter.cli.replay.trace import TraceError
-from countwerk_meter.cli.replay.traffic import Tally, drive, hold_for
+from countwerk_meter.cli.replay.traffic import Tally, drive, hold_for, used_by
 from countwerk_meter.errors import PricingError
 from countwerk_meter.journal import open_journal
 from countwerk_meter.sandbox import DEFAULT_API_KEY
@@ -74,9 +74,9 @@ class Watcher(Protocol):
         ...
 
 
-def holds(plan: Plan) -> dict[str, int]:
+def enough(plan: Plan) -> dict[str, int]:
     """
-    Return what each account's calls would hold in all, in credits.
+    Return what each account needs to pay for all its calls, whatever is held at once, in credits.
 
     Raises:
         TraceError: A row that the profile cannot price, by its number.
@@ -86,17 +86,20 @@ def holds(plan: Plan) -> dict[str, int]:
     for row in plan.rows:
         attributes = {"model": row.model} if row.model else {}
         try:
-            price = plan.prices.price(hold_for(row, plan.hold_output).measured(), attributes)
+            prices = [
+                plan.prices.price(usage.measured(), attributes).total
+                for usage in (hold_for(row, plan.hold_output), used_by(row))
+            ]
         except PricingError as error:
             raise TraceError(f"row {row.number}: {error}") from None
-        hold = max(int(price.total.to_integral_value(ROUND_CEILING)), 1)
-        needed[row.account_id] = needed.get(row.account_id, 0) + hold
+        most = max(int(max(prices).to_integral_value(ROUND_CEILING)), 1)
+        needed[row.account_id] = needed.get(row.account_id, 0) + most
     return needed
 
 
 def run(plan: Plan, watcher: Watcher) -> Outcome:
     """Replay. Whatever is started here is ended here."""
-    needed = holds(plan)
+    needed = enough(plan)
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="countwerk-replay-")))
         ledger: Ledger

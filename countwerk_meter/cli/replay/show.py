@@ -139,24 +139,33 @@ def _figure(account: Account, name: str) -> int:
 def _remarks(outcome: Outcome, total: Account) -> list[tuple[str, str]]:
     remarks: list[tuple[str, str]] = []
     if total.refused:
-        remarks.append((f"{total.refused:,} calls were refused for lack of credits, before they ran", "yellow"))
+        refused = f"{_counted(total.refused, 'call was', 'calls were')} refused for lack of credits, before running"
+        remarks.append((refused, "yellow"))
     if total.unavailable:
-        text = f"{total.unavailable:,} calls did not run because the ledger gave no definite answer"
+        calls = _counted(total.unavailable, "call", "calls")
+        text = f"{calls} did not run because the ledger gave no definite answer"
         remarks.append((text, "yellow"))
     if total.in_doubt_holds:
         ended = outcome.time_moved and not total.reserved_at_the_end
         text = (
-            f"{total.in_doubt_holds:,} holds over {total.in_doubt:,} credits were in doubt: the ledger had "
-            f"{total.reserved:,} of them" + (", until their validity had passed" if ended else "")
+            f"{_counted(total.in_doubt_holds, 'hold', 'holds')} over {total.in_doubt:,} credits in doubt: "
+            f"the ledger had {total.reserved:,} of them" + (", until their validity had passed" if ended else "")
         )
         remarks.append((text, "yellow"))
     for name in ("unresolved", "uncollected", "pending"):
         number = getattr(total, f"{name}_charges")
         if number:
-            remarks.append((f"{number:,} charges over {getattr(total, name):,} credits are {name}", "red"))
+            charges = _counted(number, "charge", "charges")
+            remarks.append(
+                (f"{charges} over {getattr(total, name):,} credits {name}, and not in the price above", "red")
+            )
     if not outcome.drained:
         remarks.append(("settlement was not done in time: give it more with --drain", "red"))
     return remarks
+
+
+def _counted(number: int, one: str, more: str) -> str:
+    return f"{number:,} {one if number == 1 else more}"
 
 
 def _verdict(outcome: Outcome) -> None:

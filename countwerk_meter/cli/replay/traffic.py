@@ -45,6 +45,11 @@ def hold_for(row: Row, hold_output: int) -> Usage:
     return Usage(input_tokens=row.input_tokens, output_tokens=max(hold_output, 1))
 
 
+def used_by(row: Row) -> Usage:
+    """Return what a call used."""
+    return Usage(input_tokens=row.input_tokens, output_tokens=row.output_tokens)
+
+
 def drive(
     meter: Meter,
     rows: Sequence[Row],
@@ -125,7 +130,7 @@ async def _call(meter: Meter, row: Row, tally: Tally, hold_output: int) -> None:
     try:
         async with reservation:
             tally.held += reservation.amount
-            used = Usage(input_tokens=row.input_tokens, output_tokens=row.output_tokens)
+            used = used_by(row)
             reservation.record(used, model=row.model)
     except InsufficientCreditsError:
         tally.refused += 1
