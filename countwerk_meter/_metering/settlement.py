@@ -8,20 +8,19 @@ is well, and nothing else settles until it is (money rule 12).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from countwerk_meter._flow.attempts import unsent
 from countwerk_meter._flow.backoff import ceiling
 from countwerk_meter._flow.overview import Agenda, Due
 from countwerk_meter._flow.recover import Recovered, recover
 from countwerk_meter._flow.settle import leave, probe
 from countwerk_meter._flow.verdict import Pass, Verdict
 from countwerk_meter._metering.alarm import Alarm, Bell
+from countwerk_meter._metering.departures import Departures
 from countwerk_meter._metering.passes import passing, traced
 from countwerk_meter._metering.setbacks import Setbacks
 from countwerk_meter.errors import CountwerkError
@@ -44,8 +43,6 @@ _PROBE_BASE: Final = 0.25
 _PROBE_CAP: Final = 30.0
 _BEHIND_SECONDS: Final = 120.0
 _AGAIN_SECONDS: Final = 1.0
-# A place is kept for a commit for so long.
-_KEPT_SECONDS: Final = 0.1
 # Rows that are read at once, for each request that may be under way: reading them sorts all that is due.
 _AHEAD: Final = 16
 # After so many doubtful probes for one account another one is asked for, if it has anything due.
@@ -88,10 +85,7 @@ class SettlementThread:
         # What was read and waits for a place, and until when it is good: rows that fall due later may be more urgent.
         self._ahead: deque[DueRow] = deque()
         self._ahead_until = 0.0
-        # Confirms that were opened with their commits, and leave as soon as this thread comes to it.
-        self._leaving: deque[Claim] = deque()
-        # When places were promised to those that are still being committed, POSIX seconds.
-        self._granted: deque[float] = deque()
+        self._departures = Departures(journal, concurrency)
         # When to read again what is due, POSIX seconds, unless notified.
         self._look_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -118,33 +112,15 @@ class SettlementThread:
             and self._probing is None
             and now >= self._setbacks.everybody_until
             and not self._setbacks.hold_back(account_id, now)
-            and self._grant(now)
+            and self._departures.promise(now, len(self._running))
         )
-
-    def _grant(self, now: float) -> bool:
-        """Whether there is a place; it is kept for a moment, until the commit that wants it is written."""
-        with contextlib.suppress(IndexError):  # another thread took the last one
-            while self._granted[0] < now - _KEPT_SECONDS:
-                self._granted.popleft()
-        if len(self._running) + len(self._leaving) + len(self._granted) >= self._concurrency:
-            return False
-        self._granted.append(now)
-        return True
 
     def leave(self, claim: Claim) -> None:
         """Send a confirm that was opened with its commit. Waits for nothing."""
-        self._leaving.append(claim)
-        with contextlib.suppress(IndexError):
-            self._granted.popleft()
+        self._departures.add(claim)
         if self._bell is None or self._stopping:
-            self._take_back()
+            self._departures.take_all_back()
         self._awake()
-
-    def _take_back(self) -> None:
-        """Close the confirms that were opened with their commits and do not leave at once after all."""
-        while self._leaving:
-            with contextlib.suppress(IndexError):  # another thread took the last one
-                self._journal.submit(unsent(self._leaving.popleft().row, time.time()))
 
     def _awake(self, *, waited_for: bool = False) -> None:
         alarm = self._alarm
@@ -204,7 +180,7 @@ class SettlementThread:
             if self._alarm is not None:
                 self._alarm.end()
                 self._alarm = None
-            self._take_back()
+            self._departures.take_all_back()
 
     def _broken(self, error: Exception) -> None:
         """Say that there is no thread; until there is one, calls settle inline."""
@@ -229,7 +205,7 @@ class SettlementThread:
                 if not isinstance(error, CountwerkError):
                     self._telemetry.event("settlement_failed", {"reason": type(error).__name__})
             await bell.sleep(timeout)
-        self._take_back()
+        self._departures.take_all_back()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._terms.settle_timeout)
         await self._loops.aclose()
@@ -292,17 +268,16 @@ class SettlementThread:
 
     def _depart(self) -> None:
         """Send the confirms that were opened with their commits, unless nothing may leave just now."""
-        while self._leaving:
+        while (claim := self._departures.next()) is not None:
+            name = ("reservation", claim.row.key)
             if self._is_quiet() or len(self._running) >= self._concurrency:
                 # Calls that ended together each found a place, and there are not as many: these are due (rule 12).
-                self._take_back()
+                self._departures.take_back(claim)
+                self._departures.take_all_back()
                 self._look_at = 0.0
-                return
-            claim = self._leaving.popleft()
-            name = ("reservation", claim.row.key)
-            if name in self._running:
+            elif name in self._running:
                 # Read as due before it came here, it has its pass already, which sends a confirm of its own.
-                self._journal.submit(unsent(claim.row, time.time()))
+                self._departures.take_back(claim)
             else:
                 self._pass(name, claim.row.account_id, leave(self._terms, claim))
 
