@@ -24,12 +24,14 @@ class Scenario:
     """
     A body to run, with its meter's options and the account's credits.
 
-    `since`: the first boundary that is of interest. `costs`: what the account pays if the same step is tried again
-    after a crash, whatever had become of the first try; `told`: what the app hears if that was charged already.
+    `since`: the first boundary that is of interest. `varies`: one that is passed once or several times. `costs`: what
+    the account pays if the same step is tried again after a crash, whatever had become of the first try; `told`: what
+    the app hears if that was charged already.
     """
 
-    def __init__(self, body, *, balance=100, faults=(), since=None, costs=None, told=(), **options):
+    def __init__(self, body, *, balance=100, faults=(), since=None, varies=None, costs=None, told=(), **options):
         self.body, self.balance, self.faults, self.since = body, balance, faults, since
+        self.varies = varies
         self.costs, self.told, self.options = costs, list(told), options
         self.on_crash = options.get("on_crash", "checkpoint")
 
@@ -209,7 +211,9 @@ SCENARIOS = {
     "streamed, with checkpoints": Scenario(streamed),
     "nested draws, over the hold": Scenario(nested),
     "nested draws, ahead of the journal": Scenario(drawn_ahead),
-    "on a lease": Scenario(leased, balance=1000, since="commit BeginLease before #1", leases=True),
+    "on a lease": Scenario(
+        leased, balance=1000, since="commit BeginLease before #1", varies="commit Recall", leases=True
+    ),
     "over the hold, and no credits left": Scenario(over, balance=6),
     "deferred, its reserve in doubt": Scenario(
         plain, faults=({"path": _RESERVE, "kind": "drop_after"},), on_unavailable="defer", debt_limit=50
