@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from countwerk_meter_langchain.answers import Streamed
 from countwerk_meter_langchain.claims import CLAIMS
 from countwerk_meter_langchain.denials import SECONDS, Denials
-from countwerk_meter_langchain.places import BRANCH, Siblings
+from countwerk_meter_langchain.places import BRANCH, NOWHERE, Siblings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from countwerk_meter import Reservation, Usage
     from countwerk_meter_langchain.claims import Claim
+    from countwerk_meter_langchain.places import Label, Stands
     from countwerk_meter_langchain.steps import Named
 
 # Memory that nobody tidies up is bounded, oldest first.
@@ -71,10 +72,13 @@ class Chain:
         node: It is known to be that task's own run.
         tool: The id of the tool call that it carries out.
         metadata: The run's, where it may say whose credits are taken.
-        at: Where in a nested graph the task is, if that is certain.
+        stands: Where in a nested graph the task is.
         label: What tells it from others below its parent.
         order: How many of that label began before it below its parent.
         beside: Another one of that label ran at the same time: their order may be another one next time.
+        first: The first run of the same task below its parent: this one, unless LangGraph tries the task again.
+        calls: The numbers of the calls of a task's attempts, by what tells them apart: kept with its first run.
+        ahead: By how much the numbers of this attempt's calls are ahead of those of the first, if that is known.
 
     """
 
@@ -83,10 +87,13 @@ class Chain:
     node: bool = False
     tool: str | None = None
     metadata: Mapping[str, Any] | None = None
-    at: str | None = None
-    label: tuple[str, ...] = ()
+    stands: Stands = NOWHERE
+    label: Label = ()
     order: int = 0
     beside: bool = False
+    first: Chain | None = None
+    calls: dict[Label, tuple[int | None, Chain]] = field(default_factory=dict["Label", "tuple[int | None, Chain]"])
+    ahead: int | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -200,9 +207,9 @@ class Runs:
             return inside[-1] if top.node or top.parent in self._chains else None
 
     def between(self, path: tuple[UUID, ...], outer: UUID, inner: UUID) -> list[Chain | None]:
-        """Return the chains of a path from `inner` up to below `outer`; None for one that is not known."""
+        """Return the chains of a path from `inner` up to `outer`; None for one that is not known."""
         with self._lock:
-            return [self._chains.get(run_id) for run_id in path[path.index(inner) : path.index(outer)]]
+            return [self._chains.get(run_id) for run_id in path[path.index(inner) : path.index(outer) + 1]]
 
     def keys(self, path: tuple[UUID, ...], attempt: UUID) -> list[str]:
         """Return the keys of the parallel steps that a call is in, within its attempt."""
