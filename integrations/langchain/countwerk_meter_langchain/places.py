@@ -13,89 +13,34 @@ sends to a node may be something else. The call is then charged as one of its ow
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from langchain_core.messages import BaseMessage
-from pydantic import BaseModel
+from countwerk_meter_langchain.chains import WITHIN
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from countwerk_meter_langchain.runs import Chain, Runs
+    from countwerk_meter_langchain.chains import Chain
+    from countwerk_meter_langchain.runs import Runs
     from countwerk_meter_langchain.steps import Task
 
-BRANCH: Final = "map:key:"
-STRUCTURAL: Final = ("seq:step:", BRANCH)
 _REMEMBERED: Final = 10_000
-# Between the namespaces of nested graphs, and before a task's id.
-_WITHIN: Final = "|"
+# Before a task's id in its namespace.
 _TASK: Final = ":"
-# What the path of a task begins with that was sent to its node.
-_SENT: Final = "__pregel_push"
-# What a provider, or LangGraph, gives a message anew with each attempt.
-_PASSING: Final = {"id", "response_metadata", "usage_metadata"}
 
-Label = tuple[str, ...]
+Place = tuple[object, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Stands:
-    """
-    Where in its graph a task is.
+class _Found(NamedTuple):
+    """A place, the chains that lead there, and the run of the outermost task that all of it is in."""
 
-    Attributes:
-        at: The graph's step, the task's node and path, and what was sent to it; None: it is not certain.
-        given: What was given to a task that another one called; None: nobody called it, or it is not certain.
-        number: Of a call: how many its caller made before it, in all attempts.
-
-    """
-
-    at: str | None = None
-    given: str | None = None
-    number: int = 0
-
-    def called(self, number: int) -> str:
-        """Return where a call of this number is."""
-        return f"{self.at} call {number} {self.given}"
-
-
-NOWHERE: Final = Stands()
-
-
-@dataclass(slots=True)
-class Siblings:
-    """The chains below one parent: in which order those of one label began, and which of them ran at once."""
-
-    began: dict[Label, int] = field(default_factory=dict[Label, int])
-    running: dict[Label, list[Chain]] = field(default_factory=dict[Label, "list[Chain]"])
-    tasks: dict[str, Chain] = field(default_factory=dict[str, "Chain"])
-
-    def begin(self, chain: Chain) -> None:
-        """Count a chain; the attempts of one call count once."""
-        if chain.space is not None:
-            chain.first = self.tasks.setdefault(chain.space, chain)
-        if chain.stands.given is not None and chain.first is not None and chain.first is not chain:
-            chain.order = chain.first.order
-        else:
-            chain.order = self.began.get(chain.label, 0)
-            self.began[chain.label] = chain.order + 1
-        beside = self.running.setdefault(chain.label, [])
-        beside.append(chain)
-        if len(beside) > 1:
-            for each in beside:
-                each.beside = True
-
-    def end(self, chain: Chain) -> None:
-        """Note that a chain is over."""
-        beside = self.running.get(chain.label, [])
-        if chain in beside:
-            beside.remove(chain)
+    place: Place
+    chains: tuple[Chain, ...]
+    outermost: Chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,46 +57,50 @@ class Places:
     def __init__(self, runs: Runs) -> None:
         self._runs = runs
         self._lock = threading.Lock()
-        self._met: OrderedDict[tuple[str, ...], _Met] = OrderedDict()
+        self._met: OrderedDict[Place, _Met] = OrderedDict()
 
     def first(self, task: Task, path: tuple[UUID, ...]) -> tuple[str, ...]:
         """Return what names the task that stood first where this one stands; itself, where that is not certain."""
         with self._lock:
             found = self._place(task, path)
-            if found is None:
+            if found is None or found.place == _outermost(task):
                 return task.named
-            place, chains = found
-            met = self._met.setdefault(place, _Met(task.named, chains))
-            self._met.move_to_end(place)
+            met = self._met.setdefault(found.place, _Met(task.named, found.chains))
+            self._met.move_to_end(found.place)
             if len(self._met) > _REMEMBERED:
                 self._met.popitem(last=False)
         return task.named if any(chain.beside for chain in met.chains) else met.parts
 
-    def _place(self, task: Task, path: tuple[UUID, ...]) -> tuple[tuple[str, ...], tuple[Chain, ...]] | None:
-        """Return the place of a nested graph's task, and the chains that lead there; None: it is not certain."""
-        spaces = task.space.split(_WITHIN)
-        # A number counts the graphs that the task has ever run, in all its attempts.
-        tasks = [at for at, space in enumerate(spaces) if not space.isdigit()]
-        if len(tasks) == 1 or not all(_TASK in spaces[at] for at in tasks):
+    def _place(self, task: Task, path: tuple[UUID, ...]) -> _Found | None:
+        """Return the place of a task; None: it is not certain."""
+        inner = self._runs.attempt(path, task.space)
+        # A number counts the graphs that a task has ever run, in all its attempts.
+        if inner is None or not all(_TASK in space or space.isdigit() for space in task.space.split(WITHIN)):
             return None
-        outer = self._runs.attempt(path, spaces[0])
-        place = [task.thread, spaces[0]]
-        led: list[Chain] = []
-        for at in tasks[1:]:
-            inner = self._runs.attempt(path, _WITHIN.join(spaces[: at + 1]))
-            if outer is None or inner is None:
-                return None
-            chain, *between, caller = self._runs.between(path, outer, inner)
-            if chain is None or caller is None or any(each is None or each.beside for each in between):
-                return None
-            led += [each for each in between if each is not None]
-            way = tuple(json.dumps([*each.label, each.order]) for each in reversed(between) if each is not None)
-            stands = _called(chain, caller, way) if chain.stands.given is not None else chain.stands.at
-            if stands is None:
-                return None
-            place += [*way, stands]
-            outer = inner
-        return tuple(place), tuple(led)
+        around, above = self._runs.around(inner), path[path.index(inner) + 1 :]
+        if around is None:
+            (chain,) = self._runs.between(path, inner, inner)
+            return None if WITHIN in task.space or chain is None else _Found(_outermost(task), (), chain.first or chain)
+        outer, found = self._runs.attempt(above, around.space), self._place(around, above)
+        if outer is None or found is None:
+            return None
+        chain, *between, caller = self._runs.between(path, outer, inner)
+        if chain is None or caller is None or any(each is None or each.beside for each in between):
+            return None
+        way = tuple(json.dumps([*each.label, each.order]) for each in reversed(between) if each is not None)
+        stands = _called(chain, caller, way) if chain.stands.given is not None else chain.stands.at
+        own: Place = ()
+        if not task.space.startswith(around.space + WITHIN):
+            # A thread of its own, which says nothing of where the one around it stands: known within one run.
+            own = found.outermost, task.thread
+        if stands is None or (own and (task.kept or WITHIN in task.space)):
+            return None
+        led = (*found.chains, *(each for each in between if each is not None))
+        return _Found((*found.place, *way, *own, stands), led, found.outermost)
+
+
+def _outermost(task: Task) -> Place:
+    return task.thread, task.space
 
 
 def _called(chain: Chain, caller: Chain, way: tuple[str, ...]) -> str | None:
@@ -177,53 +126,3 @@ def _called(chain: Chain, caller: Chain, way: tuple[str, ...]) -> str | None:
     if caller.ahead is None:
         caller.ahead = stands.number - number
     return stands.called(number)
-
-
-def label_of(name: object, tool: str | None, tags: object, given: str | None = None) -> Label:
-    """
-    Return what tells a chain from others below the same parent.
-
-    That is its name, its key in a step, its tool call's id, and what a call was given.
-    """
-    listed = cast("Sequence[object]", tags) if isinstance(tags, Sequence) else ()
-    keys = [tag for tag in listed if isinstance(tag, str) and tag.startswith(STRUCTURAL)]
-    return (str(name or ""), tool or "", *keys, *(() if given is None else (given,)))
-
-
-def stands_at(metadata: Mapping[str, object], space: str, given: object) -> Stands:
-    """
-    Return where in a nested graph a task is.
-
-    LangGraph sets the metadata with the namespace: what a client said before them is gone.
-    """
-    if _WITHIN not in space:
-        return NOWHERE
-    path = metadata.get("langgraph_path")
-    node = f"{metadata.get('langgraph_step')} {metadata.get('langgraph_node')}"
-    if not isinstance(path, tuple) or path[:1] != (_SENT,):
-        return Stands(f"{node} {path}")
-    try:
-        sent = json.dumps(_told(given), sort_keys=True, default=_plain)
-    except Exception:  # noqa: BLE001 - an object of the app's: whatever it raises, the node must run
-        return NOWHERE
-    digest = hashlib.sha256(sent.encode()).hexdigest()
-    if path[-1] is not True:
-        return Stands(f"{node} {path} {digest}")
-    # The path begins with the caller's, which stands in the place already.
-    return Stands(node, digest, cast("int", path[2]))
-
-
-def _told(given: object) -> object:
-    """Return what is a task's own of what was sent to it: an agent's tool is sent the whole state with its call."""
-    if not isinstance(given, Mapping):
-        return given
-    sent = cast("Mapping[str, object]", given)
-    return sent["tool_call"] if sent.get("__type") == "tool_call_with_context" else sent
-
-
-def _plain(value: object) -> Any:
-    if isinstance(value, BaseMessage):
-        return value.model_dump(exclude=_PASSING)
-    if isinstance(value, BaseModel):
-        return value.model_dump()
-    raise TypeError(f"a {type(value).__name__} says nothing certain of itself")

@@ -14,8 +14,8 @@ from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.runnables.config import var_child_runnable_config
 
 from countwerk_meter import current_reservation
+from countwerk_meter_langchain.chains import Chain
 from countwerk_meter_langchain.handler import CountwerkCallbackHandler
-from countwerk_meter_langchain.runs import Chain
 from countwerk_meter_langchain.steps import current_task
 
 if TYPE_CHECKING:
