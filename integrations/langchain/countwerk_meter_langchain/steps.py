@@ -149,6 +149,18 @@ def current_task() -> Task | None:
     return Task(str(conf.get("thread_id") or ""), space, task, bool(conf.get("__pregel_checkpointer")))
 
 
+def run_of(conf: Mapping[str, Any]) -> object | None:
+    """
+    Return what lives as long as the run of the graph that has made this `configurable`; None: that is not known.
+
+    It is LangGraph's loop over the graph's steps. The caller of its stream holds it, and so does each task that runs;
+    a client's config cannot bring one.
+    """
+    schedule = getattr(conf.get("__pregel_call"), "keywords", {}).get("schedule_task")
+    loop = getattr(schedule, "__self__", None)
+    return loop if hasattr(loop, "__weakref__") else None
+
+
 class Steps:
     """Names the steps of one handler's calls. Safe to use from any thread."""
 

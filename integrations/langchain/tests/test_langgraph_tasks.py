@@ -6,6 +6,7 @@ import threading
 
 import pytest
 from countwerk_meter_langchain import install
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.func import entrypoint, task
@@ -108,8 +109,12 @@ def test_what_the_first_attempt_did_not_reach_is_charged_by_the_next(bench, fake
 @both
 def test_tasks_at_once(bench, fakes, path):
     """What is given to each tells them apart, in whatever order they start."""
-    model, fail = fakes.Chat(), flaky()
+    model, fail, given, spaces = fakes.Chat(), flaky(), config(bench), set()
     ask = asking(model, path)
+
+    class Told(BaseCallbackHandler):
+        def on_chain_start(self, *args, metadata, **kwargs):
+            spaces.add((metadata or {}).get("langgraph_checkpoint_ns"))
 
     @entrypoint(retry_policy=QUICK)
     def flow(state):
@@ -124,9 +129,12 @@ def test_tasks_at_once(bench, fakes, path):
         fail()
         return "done"
 
-    run(flow if path == "sync" else aflow, path, "x", config(bench))
+    given["callbacks"].append(Told())
+    run(flow if path == "sync" else aflow, path, "x", given)
     assert len(model.calls) == 6
-    assert bench.audit().told == [SETTLED] * 3
+    told = bench.audit().told
+    # An older LangGraph says of several such tasks that they are one: those are charged in each attempt.
+    assert told == [SETTLED] * 3 if len(spaces) == 8 else [SETTLED] * 3 < told <= [SETTLED] * 6
 
 
 @pytest.mark.parametrize("first", [False, True])
