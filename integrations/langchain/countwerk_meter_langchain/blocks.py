@@ -66,7 +66,8 @@ class Blocks:
 
     def __init__(self, validity_seconds: float) -> None:
         self._validity = validity_seconds
-        self._lock = threading.Lock()
+        # The collector may close a call that was left, which ends its block, in a thread that holds the lock.
+        self._lock = threading.RLock()
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._timer: threading.Timer | None = None
         _EVERY.add(self)
@@ -112,16 +113,17 @@ class Blocks:
         """End the blocks whose hold is over or whose runs were left, or all of them."""
         limit = time.monotonic() - self._validity
         with self._lock:
-            old = [key for key, each in self._open.items() if everything or each.began <= limit or each.left]
-            over = [self._open.pop(key) for key in old]
-            while len(self._open) > _AT_ONCE:
-                over.append(self._open.popitem(last=False)[1])
+            every = list(self._open.items())
+            old = [key for key, each in every if everything or each.began <= limit or each.left]
+            old += [key for key, _ in every[: max(len(every) - _AT_ONCE, 0)]]
+            over = [self._open.pop(key, None) for key in old]
         for each in over:
-            _end(each.block, None)
+            if each is not None:
+                _end(each.block, None)
 
     def _watch(self) -> threading.Timer | None:
         """Look at the runs in a while, if there are any to look at."""
-        if all(each.runs is None for each in self._open.values()):
+        if all(each.runs is None for each in list(self._open.values())):
             return None
         timer = threading.Timer(LOOK_SECONDS, self._look)
         timer.daemon = True

@@ -241,3 +241,28 @@ def test_a_run_of_which_nothing_is_known(bench, asking, ours, monkeypatch):
     ours._blocks._validity = 0.0
     ours._blocks.tidy()
     assert settled(bench) == [SETTLED]
+
+
+def test_a_call_that_is_collected_while_runs_are_looked_at(bench, asking, ours):
+    """The collector may close what was left in a call, and so end its reservation, in the middle of anything."""
+    app, known = create_agent(asking(), [look], middleware=[ours]), []
+
+    def collected(phase, info):
+        known.append(1)
+        ours._blocks.end("another")
+
+    def check():
+        thresholds = gc.get_threshold()
+        gc.callbacks.append(collected)
+        gc.set_threshold(1, 1_000_000, 1_000_000)
+        try:
+            ours._blocks.tidy()
+            ours._blocks.find("another", ours)
+        finally:
+            gc.set_threshold(*thresholds)
+            gc.callbacks.remove(collected)
+
+    start(app, "sync", "close", None, check)
+    assert known
+    ours._blocks.tidy()
+    assert settled(bench) == [SETTLED]
