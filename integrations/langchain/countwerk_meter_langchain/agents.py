@@ -20,8 +20,8 @@ from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tracers.context import register_configure_hook
 
 from countwerk_meter import ConfigurationError
+from countwerk_meter_langchain.chains import Chain
 from countwerk_meter_langchain.handler import CountwerkCallbackHandler
-from countwerk_meter_langchain.runs import Chain
 from countwerk_meter_langchain.steps import configurable, current_task
 
 if TYPE_CHECKING:

@@ -2,7 +2,12 @@
 The one reservation of an agent's run: opened before its first call, drawn on by all that follows, ended with the run.
 
 The rule: a block that nobody ends does not stay open. It ends when the agent does, when a call in it fails or pauses
-the graph, when its validity is over, and when the process exits.
+the graph, soon after its run was left or broke off between two calls, when its validity is over, and when the process
+exits.
+
+Nobody tells of a run that was left. But LangGraph has an object for each run that lives no longer than it; it is looked
+at from time to time, because the collector may find it gone at any moment, in the middle of anything. A block is over
+only when all the runs that have used it are: one that was interrupted may have been taken up again.
 """
 
 from __future__ import annotations
@@ -12,13 +17,48 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from countwerk_meter import Reservation
 
+# How often the runs of open blocks are looked at.
+LOOK_SECONDS = 5.0
+
 _AT_ONCE: Final = 10_000
 _EVERY: weakref.WeakSet[Blocks] = weakref.WeakSet()
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    """
+    An open block.
+
+    Attributes:
+        block: The reservation.
+        runs: What lives as long as the runs that have used it; None: that is not known of one of them.
+        began: When it was opened.
+
+    """
+
+    block: Reservation
+    runs: list[weakref.ref[object]] | None = field(default_factory=list["weakref.ref[object]"])
+    began: float = field(default_factory=time.monotonic)
+
+    def used_by(self, run: object | None) -> None:
+        """Note a run that uses it."""
+        if self.runs is None:
+            return
+        if run is None:
+            self.runs = None
+        elif all(known() is not run for known in self.runs):
+            self.runs = [*(known for known in self.runs if known() is not None), weakref.ref(run)]
+
+    @property
+    def left(self) -> bool:
+        """Whether the runs that have used it are over."""
+        return self.runs is not None and all(run() is None for run in self.runs)
 
 
 class Blocks:
@@ -26,44 +66,81 @@ class Blocks:
 
     def __init__(self, validity_seconds: float) -> None:
         self._validity = validity_seconds
-        self._lock = threading.Lock()
-        self._open: OrderedDict[str, tuple[float, Reservation]] = OrderedDict()
+        # The collector may close a call that was left, which ends its block, in a thread that holds the lock.
+        self._lock = threading.RLock()
+        self._open: OrderedDict[str, _Open] = OrderedDict()
+        self._timer: threading.Timer | None = None
         _EVERY.add(self)
 
-    def find(self, key: str) -> Reservation | None:
-        """Return the run's block, if it is open."""
-        with self._lock:
-            _, block = self._open.get(key, (0.0, None))
-        return block if block is not None and block.open else None
+    def find(self, key: str, run: object | None) -> Reservation | None:
+        """
+        Return the block of a run that uses it from here on, if it is open.
 
-    def keep(self, key: str, block: Reservation) -> Reservation:
+        Args:
+            key: The run's.
+            run: What lives as long as it; None: that is not known.
+
+        """
+        with self._lock:
+            found = self._open.get(key)
+            if found is None or not found.block.open:
+                return None
+            found.used_by(run)
+            return found.block
+
+    def keep(self, key: str, block: Reservation, run: object | None) -> Reservation:
         """Make a block the run's, or give it back where another one is by now; return the run's."""
         with self._lock:
-            _, other = self._open.get(key, (0.0, None))
-            if other is None or not other.open:
-                self._open[key] = (time.monotonic(), block)
-                other = None
+            found = self._open.get(key)
+            if found is None or not found.block.open:
+                found = self._open[key] = _Open(block)
+            found.used_by(run)
+            if self._timer is None:
+                self._timer = self._watch()
         self.tidy()
-        if other is None:
-            return block
-        _end(block, None)
-        return other
+        if found.block is not block:
+            _end(block, None)
+        return found.block
 
     def end(self, key: str, error: BaseException | None = None) -> None:
         """End the run's block: what was drawn on it is charged, the rest is given back. Never raises."""
         with self._lock:
-            _, block = self._open.pop(key, (0.0, None))
-        if block is not None:
-            _end(block, error)
+            found = self._open.pop(key, None)
+        if found is not None:
+            _end(found.block, error)
 
     def tidy(self, *, everything: bool = False) -> None:
-        """End the blocks whose hold is over, or all of them."""
+        """End the blocks whose hold is over or whose runs were left, or all of them."""
         limit = time.monotonic() - self._validity
         with self._lock:
-            old = [key for key, (began, _) in self._open.items() if everything or began <= limit]
-            old += list(self._open)[: max(len(self._open) - _AT_ONCE, 0)]
-        for key in old:
-            self.end(key)
+            every = list(self._open.items())
+            old = [key for key, each in every if everything or each.began <= limit or each.left]
+            old += [key for key, _ in every[: max(len(every) - _AT_ONCE, 0)]]
+            over = [self._open.pop(key, None) for key in old]
+        for each in over:
+            if each is not None:
+                _end(each.block, None)
+
+    def _watch(self) -> threading.Timer | None:
+        """Look at the runs in a while, if there are any to look at."""
+        if all(each.runs is None for each in list(self._open.values())):
+            return None
+        timer = threading.Timer(LOOK_SECONDS, self._look)
+        timer.daemon = True
+        timer.name = "countwerk-langchain-runs"
+        try:
+            timer.start()
+        except RuntimeError:
+            # No thread to be had: the next run tidies up, or the process' end.
+            return None
+        return timer
+
+    def _look(self) -> None:
+        try:
+            self.tidy()
+        finally:
+            with self._lock:
+                self._timer = self._watch()
 
 
 def _end(block: Reservation, error: BaseException | None) -> None:

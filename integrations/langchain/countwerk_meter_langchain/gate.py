@@ -18,13 +18,13 @@ from langchain_core.runnables.config import var_child_runnable_config
 
 from countwerk_meter import ChargeInProgressError, ConfigurationError, InsufficientCreditsError
 from countwerk_meter.events import Step
+from countwerk_meter_langchain.chains import NOWHERE, Chain, label_of, stands_at
 from countwerk_meter_langchain.claims import CLAIMS, Claim
 from countwerk_meter_langchain.counting import estimate, input_tokens, model_name, output_cap, requested
 from countwerk_meter_langchain.pausing import pause, take_resume_value
-from countwerk_meter_langchain.places import label_of, stands_at
-from countwerk_meter_langchain.runs import Chain, Run, Runs
+from countwerk_meter_langchain.runs import Run, Runs
 from countwerk_meter_langchain.settling import Settling, enter_batch, leave_batch
-from countwerk_meter_langchain.steps import SPACE_KEY, Steps, counts_of
+from countwerk_meter_langchain.steps import SPACE_KEY, Steps, counts_of, current_task
 from countwerk_meter_langchain.tools import step_of_tool
 from countwerk_meter_langchain.travel import Travels
 
@@ -100,13 +100,16 @@ class Gate:
         tool = kwargs.get("tool_call_id")
         space = space if isinstance(space, str) else None
         tool = tool if isinstance(tool, str) else None
+        within = current_task()
+        stands = NOWHERE if space is None else stands_at(metadata, space, within, given)
         chain = Chain(
             self._parent(parent_run_id),
             space,
             tool=tool,
             metadata=metadata if self.accounts.ask_metadata else None,
-            at=None if space is None else stands_at(metadata, space, given),
-            label=label_of(kwargs.get("name"), tool, kwargs.get("tags")),
+            within=within,
+            stands=stands,
+            label=label_of(kwargs.get("name"), tool, kwargs.get("tags"), stands.given),
         )
         self.runs.chain_began(run_id, chain)
 

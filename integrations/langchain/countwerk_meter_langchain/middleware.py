@@ -168,7 +168,7 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
         price = self._tool_prices.get(request.tool_call["name"])
         with self._bracket(request.state, _config_of(request)) as visit:
             if price is None:
-                visit.block = self._blocks.find(visit.key)
+                visit.block = self._blocks.find(visit.key, visit.run)
                 with visit.inside():
                     return handler(request)
             visit.block = self._open(visit, lambda: {"amount": self._hold or price})
@@ -191,7 +191,7 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
         price = self._tool_prices.get(request.tool_call["name"])
         with self._bracket(request.state, _config_of(request)) as visit:
             if price is None:
-                visit.block = self._blocks.find(visit.key)
+                visit.block = self._blocks.find(visit.key, visit.run)
                 with visit.inside():
                     return await handler(request)
             visit.block = await self._aopen(visit, lambda: {"amount": self._hold or price})
@@ -223,24 +223,26 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
         """Return the run's block, opened now if it is not; None: the call draws on what surrounds it."""
         if visit.enclosed:
             return None
-        block = self._blocks.find(visit.key)
+        block = self._blocks.find(visit.key, visit.run)
         if block is None:
             sized = size()
             block = self._blocks.keep(
                 visit.key,
                 self._begin(visit, lambda step: self._reserve_run(visit, sized, step), self._step_of_run(visit)),
+                visit.run,
             )
         return block
 
     async def _aopen(self, visit: Visit, size: Callable[[], dict[str, Any]]) -> Reservation | None:
         if visit.enclosed:
             return None
-        block = self._blocks.find(visit.key)
+        block = self._blocks.find(visit.key, visit.run)
         if block is None:
             sized = await asyncio.to_thread(size)
             block = self._blocks.keep(
                 visit.key,
                 await self._abegin(visit, lambda step: self._reserve_run(visit, sized, step), self._step_of_run(visit)),
+                visit.run,
             )
         return block
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from countwerk_meter_langchain.answers import Streamed
+from countwerk_meter_langchain.chains import BRANCH, Siblings
 from countwerk_meter_langchain.claims import CLAIMS
 from countwerk_meter_langchain.denials import SECONDS, Denials
-from countwerk_meter_langchain.places import BRANCH, Siblings
 
 if TYPE_CHECKING:
     import weakref
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from countwerk_meter import Reservation, Usage
+    from countwerk_meter_langchain.chains import Chain
     from countwerk_meter_langchain.claims import Claim
-    from countwerk_meter_langchain.steps import Named
+    from countwerk_meter_langchain.steps import Named, Task
 
 # Memory that nobody tidies up is bounded, oldest first.
 _CHAINS: Final = 100_000
@@ -59,35 +60,6 @@ class Batch:
     sharing: list[Run] = field(default_factory=list["Run"])
     lock: threading.Lock = field(default_factory=threading.Lock)
     began: float = field(default_factory=time.monotonic)
-
-
-@dataclass(slots=True, eq=False)
-class Chain:
-    """
-    A chain, tool or retriever that runs.
-
-    Attributes:
-        parent: What it runs below.
-        space: The checkpoint namespace of the graph's task that it is, or runs in.
-        node: It is known to be that task's own run.
-        tool: The id of the tool call that it carries out.
-        metadata: The run's, where it may say whose credits are taken.
-        at: Where in a nested graph the task is, if that is certain.
-        label: What tells it from others below its parent.
-        order: How many of that label began before it below its parent.
-        beside: Another one of that label ran at the same time: their order may be another one next time.
-
-    """
-
-    parent: UUID | None = None
-    space: str | None = None
-    node: bool = False
-    tool: str | None = None
-    metadata: Mapping[str, Any] | None = None
-    at: str | None = None
-    label: tuple[str, ...] = ()
-    order: int = 0
-    beside: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -208,10 +180,18 @@ class Runs:
             top = self._chains[inside[-1]]
             return inside[-1] if top.node or top.parent in self._chains else None
 
-    def between(self, path: tuple[UUID, ...], outer: UUID, inner: UUID) -> list[Chain | None]:
-        """Return the chains of a path from `inner` up to below `outer`; None for one that is not known."""
+    def around(self, attempt: UUID) -> Task | None:
+        """Return the task that has called this one, or that runs its graph; None: there is none, or it is not known."""
         with self._lock:
-            return [self._chains.get(run_id) for run_id in path[path.index(inner) : path.index(outer)]]
+            chain = self._chains.get(attempt)
+            graph = self._chains.get(chain.parent) if chain is not None and chain.parent is not None else None
+            began = chain if chain is not None and chain.stands.given is not None else graph
+            return None if began is None else began.within
+
+    def between(self, path: tuple[UUID, ...], outer: UUID, inner: UUID) -> list[Chain | None]:
+        """Return the chains of a path from `inner` up to `outer`; None for one that is not known."""
+        with self._lock:
+            return [self._chains.get(run_id) for run_id in path[path.index(inner) : path.index(outer) + 1]]
 
     def keys(self, path: tuple[UUID, ...], attempt: UUID) -> list[str]:
         """Return the keys of the parallel steps that a call is in, within its attempt."""

@@ -20,7 +20,8 @@ from weakref import WeakKeyDictionary
 from langchain_core.runnables.config import var_child_runnable_config
 
 from countwerk_meter.events import Step
-from countwerk_meter_langchain.places import STRUCTURAL, Places
+from countwerk_meter_langchain.chains import STRUCTURAL
+from countwerk_meter_langchain.places import Places
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -41,12 +42,14 @@ class Task:
         thread: The thread's id, or an empty text without one.
         space: The checkpoint namespace, which ends in the task's id.
         task: The task's id: kept by a retry and by a resume.
+        kept: Its graph keeps checkpoints.
 
     """
 
     thread: str
     space: str
     task: str
+    kept: bool
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -143,7 +146,19 @@ def current_task() -> Task | None:
     made_here = callable(getattr(scratchpad, "interrupt_counter", None))
     if not made_here or not isinstance(task, str) or not isinstance(space, str) or not space.endswith(f":{task}"):
         return None
-    return Task(str(conf.get("thread_id") or ""), space, task)
+    return Task(str(conf.get("thread_id") or ""), space, task, bool(conf.get("__pregel_checkpointer")))
+
+
+def run_of(conf: Mapping[str, Any]) -> object | None:
+    """
+    Return what lives as long as the run of the graph that has made this `configurable`; None: that is not known.
+
+    It is LangGraph's loop over the graph's steps. The caller of its stream holds it, and so does each task that runs;
+    a client's config cannot bring one.
+    """
+    schedule = getattr(conf.get("__pregel_call"), "keywords", {}).get("schedule_task")
+    loop = getattr(schedule, "__self__", None)
+    return loop if hasattr(loop, "__weakref__") else None
 
 
 class Steps:

@@ -14,9 +14,9 @@ from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.runnables.config import var_child_runnable_config
 
 from countwerk_meter import current_reservation
+from countwerk_meter_langchain.chains import Chain
 from countwerk_meter_langchain.handler import CountwerkCallbackHandler
-from countwerk_meter_langchain.runs import Chain
-from countwerk_meter_langchain.steps import current_task
+from countwerk_meter_langchain.steps import current_task, run_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -64,6 +64,7 @@ class Visit:
         self._listed = [] if callbacks is None or isinstance(callbacks, BaseCallbackManager) else list(callbacks)
         self.node: UUID | None = self._manager.parent_run_id if self._manager is not None else None
         self.key = key or str(self.node)
+        self.run = run_of(self.config.get("configurable") or {})
         handlers = self._listed if self._manager is None else self._manager.handlers
         gates = [other._gate for other in handlers if isinstance(other, CountwerkCallbackHandler)]
         others = [gate for gate in gates if gate.meter is meter]

@@ -416,7 +416,7 @@ def test_the_handler_alone_prices_tools(bench, agent_model, path):
 
 @pytest.mark.parametrize("end", ["exit", "validity"])
 def test_a_run_that_breaks_outside_of_its_calls(bench, agent_model, end):
-    """Another middleware's hook fails: nobody ends the run's reservation then but its validity, or the process' end."""
+    """Another middleware's hook fails: the run's reservation ends with its validity, or the process, at the latest."""
 
     class Breaks(middleware.AgentMiddleware):
         def after_model(self, state, runtime):
