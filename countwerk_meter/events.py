@@ -66,7 +66,7 @@ class Ordinals:
 
     def __init__(self, limit: int = _REMEMBERED_SPANS) -> None:
         self._limit = limit
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._next: OrderedDict[tuple[str, ...], int] = OrderedDict()
         self._forgot = False
 

@@ -62,7 +62,7 @@ class Call:
         self._cancelled: str | None = None
         self._yielded = False
         self._scope: AbstractContextManager[None] | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.open = False
         self.draws = 0
         self.steps = 0

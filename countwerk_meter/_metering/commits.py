@@ -19,6 +19,7 @@ from countwerk_meter._flow.ending import Commit
 from countwerk_meter._flow.rows import replace
 from countwerk_meter._metering.teller import Teller
 from countwerk_meter.errors import CountwerkError
+from countwerk_meter.journal.groups import is_a_writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,6 +145,9 @@ class Commits:
     @staticmethod
     def outcome(future: Future[Committed], *, brief: bool = False) -> Committed | None:
         """Wait for a commit; None: it failed, or it is not written yet, and will be. Never raises."""
+        if is_a_writer() and not future.done():
+            # The collector ends an abandoned call wherever it strikes.
+            return None
         try:
             return future.result(CANCELLED_COMMIT_SECONDS if brief else COMMIT_SECONDS)
         except (CountwerkError, TimeoutError):

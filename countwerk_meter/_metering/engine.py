@@ -101,7 +101,7 @@ class Engine:
         self.learner = Learner(journal, terms.ledger)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._progress = Latch()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.closed = False
         self._drained = False
         self._ongoing = Ongoing()
@@ -194,7 +194,7 @@ class Engine:
 
         Nor are its locks, which another of its threads may have held at the fork and here nobody would let go of.
         """
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._progress = Latch()
         self._ongoing = Ongoing()
         self.commits.forget()

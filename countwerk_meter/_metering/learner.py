@@ -49,7 +49,7 @@ class Learner:
 
     def forget(self) -> None:
         """Begin anew in a forked child: what waits is the parent's, whose lock may have been held."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._known: OrderedDict[Kind, _Known] = OrderedDict()
 
     def bound(

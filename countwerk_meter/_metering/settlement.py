@@ -75,7 +75,7 @@ class SettlementThread:
         self._retry_kept = retry_kept
         self._leases = leases
         self._random = random.SystemRandom()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._bell: Bell | None = None
         self._alarm: Alarm | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
@@ -11,7 +12,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_here = threading.local()
+
 Result: TypeAlias = "tuple[Future[Any], Any, Exception | None]"
+
+
+def writes() -> None:
+    """Say that the calling thread is a journal's writer."""
+    _here.writes = True
+
+
+def is_a_writer() -> bool:
+    """Whether the calling thread is a journal's writer, which must not wait for what it is to write itself."""
+    return getattr(_here, "writes", False)
 
 
 def gathered(waiting: queue.SimpleQueue[T], limit: int) -> list[T]:

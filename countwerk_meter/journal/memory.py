@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections import Counter
+from collections import Counter, deque
 from decimal import Decimal
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -252,7 +253,9 @@ class MemoryJournal(Journal):
     def __init__(self) -> None:
         self._owners: set[str] = set()
         self._books = _Books(self._owners)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._inside: int | None = None  # the thread that carries out a step
+        self._postponed: deque[tuple[Operation[Any], Future[Any]]] = deque()
         self._closed = False
 
     @property
@@ -261,9 +264,21 @@ class MemoryJournal(Journal):
 
     def submit(self, operation: Operation[T]) -> Future[T]:
         future: Future[T] = running()
+        if self._inside == threading.get_ident():
+            # The collector has ended an abandoned call in the middle of a step: its own comes after that.
+            self._postponed.append((operation, future))
+            return future
+        self._do(operation, future)
+        with contextlib.suppress(IndexError):  # there is none, or another thread took the last one
+            while True:
+                self._do(*self._postponed.popleft())
+        return future
+
+    def _do(self, operation: Operation[Any], future: Future[Any]) -> None:
         result: Any = None
         failure: Exception | None = None
         with self._lock:
+            self._inside = threading.get_ident()
             self._books.begin()
             try:
                 result = self._carry_out(operation)
@@ -274,12 +289,13 @@ class MemoryJournal(Journal):
                 # Ctrl-C in the middle of a step: none of it happened.
                 self._books.roll_back()
                 raise
+            finally:
+                self._inside = None
         # Outside the lock: whoever is called back may submit again.
         if failure is None:
             future.set_result(result)
         else:
             future.set_exception(failure)
-        return future
 
     def _carry_out(self, operation: Operation[T]) -> T:
         if self._closed:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 from pydantic import SecretStr
 
 from countwerk_meter.errors import JournalError
-from countwerk_meter.journal.groups import Result, deliver, gathered
+from countwerk_meter.journal.groups import Result, deliver, gathered, writes
 from countwerk_meter.journal.port import Journal, refused, running
 from countwerk_meter.journal.postgres_books import PostgresBooks
 from countwerk_meter.journal.postgres_owners import BEAT_SECONDS, LEASE_SECONDS, Heart, IsDead, Join, Leave
@@ -92,7 +92,7 @@ class PostgresJournal(Journal):
         url = url if isinstance(url, SecretStr) else SecretStr(url)
         self._server = Server(url)
         self._lease = lease
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._closed = False
         self._start(self._server.opened())
         _JOURNALS.add(self)
@@ -169,6 +169,7 @@ class _Writer:
 
     def run(self) -> None:
         """Carry out what is queued, in its order, until there is no more."""
+        writes()
         done = False
         while not done:
             group = gathered(self._waiting, _GROUP)
@@ -376,7 +377,7 @@ def _is_refusal(error: Exception) -> bool:
 def _after_fork() -> None:
     """Another thread of the parent may have held a lock at the fork, and here nobody would let go of it."""
     for journal in list(_JOURNALS):
-        journal._lock = threading.Lock()  # pyright: ignore[reportPrivateUsage]
+        journal._lock = threading.RLock()  # pyright: ignore[reportPrivateUsage]
 
 
 os.register_at_fork(after_in_child=_after_fork)

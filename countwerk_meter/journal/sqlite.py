@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from countwerk_meter.errors import JournalError
-from countwerk_meter.journal.groups import Result, deliver, gathered
+from countwerk_meter.journal.groups import Result, deliver, gathered, writes
 from countwerk_meter.journal.owners import OwnerLocks
 from countwerk_meter.journal.port import Journal, refused, running
 from countwerk_meter.journal.sqlite_file import BUSY_SECONDS, SCHEMA_VERSION, opened
@@ -71,7 +71,7 @@ class SqliteJournal(Journal):
         # Of the file itself: a process that knows it by another name must find the same locks.
         real = Path(os.path.realpath(path))
         self._locks = OwnerLocks(real.with_name(real.name + ".owners"))
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._closed = False
         self._start()
         _JOURNALS.add(self)
@@ -146,6 +146,7 @@ class SqliteJournal(Journal):
         db: sqlite3.Connection | None = connection
         del connection
         self._synced: bool | None = None
+        writes()
         done = False
         while not done:
             group = gathered(waiting, _GROUP)
@@ -263,7 +264,7 @@ def _after_fork() -> None:
     """Another thread of the parent may have held a lock at the fork, and here nobody would let go of it."""
     _forking.pauses = []
     for journal in list(_JOURNALS):
-        journal._lock = threading.Lock()  # pyright: ignore[reportPrivateUsage]
+        journal._lock = threading.RLock()  # pyright: ignore[reportPrivateUsage]
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)
