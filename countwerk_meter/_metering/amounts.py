@@ -144,7 +144,7 @@ class Measurements:
     exact: Decimal = Decimal(0)
     counted: bool = False
     unpriced: bool = False
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.RLock = field(default_factory=threading.RLock)
 
     def add(
         self, usage: Usage, attributes: Mapping[str, str], *, counted: bool = False, understood: bool = True

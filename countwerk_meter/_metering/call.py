@@ -72,8 +72,8 @@ class Call:
         self.fundings: list[Funding] = []
         self._funding: Funding | None = None
         self._ahead = False
-        # It failed, and so owes nothing of its flat price; a call in it may still be running.
-        self._free = False
+        # It failed, and so owed nothing of its flat price; and it still owes nothing, but a call in it may be running.
+        self._given_back = self._free = False
         # Its commit, while it is for whoever waits to send the confirm that is opened with it.
         self._mine_to_send: Future[Committed] | None = None
         # The lease that it drew on; nested calls draw on it too.
@@ -128,6 +128,11 @@ class Call:
         return self._spec.hold.kind == "price" or (
             self._mode is Mode.COVERED and self._parent is not None and self._parent.flat
         )
+
+    @property
+    def given_back(self) -> bool:
+        """Whether this flat block failed and so owed nothing of its price; a call in it may still make that due."""
+        return self._given_back
 
     @property
     def charged(self) -> int | None:

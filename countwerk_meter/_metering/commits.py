@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import threading
 import time
 from concurrent.futures import wait
@@ -145,8 +146,8 @@ class Commits:
     @staticmethod
     def outcome(future: Future[Committed], *, brief: bool = False) -> Committed | None:
         """Wait for a commit; None: it failed, or it is not written yet, and will be. Never raises."""
-        if is_a_writer() and not future.done():
-            # The collector ends an abandoned call wherever it strikes.
+        if (is_a_writer() or sys.is_finalizing()) and not future.done():
+            # The collector ends an abandoned call wherever it strikes, and when no thread runs any more.
             return None
         try:
             return future.result(CANCELLED_COMMIT_SECONDS if brief else COMMIT_SECONDS)

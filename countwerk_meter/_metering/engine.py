@@ -271,14 +271,16 @@ class Engine:
         self.progressed()
 
     def began(self, call: Call) -> None:
-        """Note that a call is open: its charge still needs the journal."""
+        """Note that a call is open: its charge, or that of the block that covers it, still needs the journal."""
         self._ongoing.began(call)
-        self.telemetry.opened(call.operation, 1)
+        if call.usage_event_id:
+            self.telemetry.opened(call.operation, 1)
 
     def ended(self, call: Call) -> None:
         """Note that a call is over, and its charge queued."""
         self._ongoing.ended(call)
-        self.telemetry.opened(call.operation, -1)
+        if call.usage_event_id:
+            self.telemetry.opened(call.operation, -1)
         self.progressed()
 
     def progressed(self) -> None:

@@ -80,11 +80,14 @@ class Reservation(Call):
         """Take up a call again that was given up and answers after all: its cost goes under `<id>.late` (rule 15)."""
         if self.open:
             return
-        if self._charge is not None:
+        if self._charge is not None and self._mode is not Mode.REPLAYED:
             self.open = True
             self._engine.began(self)
+        elif self._charge is not None:
+            self.open = True
         elif self._mode is Mode.COVERED:
             self.open = True
+            self._engine.began(self)
 
     def finish(self, error: BaseException | None = None) -> None:
         """End the call and charge it. Waits for the commit; never raises."""
@@ -228,12 +231,26 @@ class Reservation(Call):
         parent = self.usable_parent()
         if scope.in_model_call():
             self._mode = Mode.ASIDE
-        elif parent is not None and (parent.flat or parent._mode is Mode.ASIDE):
+        elif self._is_covered(parent):
             self._mode = Mode.COVERED
         else:
             return False
         self.open = True
+        if self._mode is Mode.COVERED:
+            self._engine.began(self)
         return True
+
+    def _is_covered(self, block: Reservation | None) -> bool:
+        """Whether the block around pays for this call; also one that was given up, and owed nothing of its price."""
+        if block is not None:
+            return block.flat or block._mode is Mode.ASIDE
+        gone = self._parent
+        return (
+            gone is not None
+            and gone._given_back
+            and gone._engine is self._engine
+            and gone.account_id == self.account_id
+        )
 
     def passed(self, gate: Gate) -> None:
         """Take up the call that a gate has let through."""
@@ -265,10 +282,13 @@ class Reservation(Call):
         """Queue the end of the call; `waits`: whoever ends it settles it as well, if nobody else does."""
         if not self.open:
             return None
-        if self._mode in {Mode.COVERED, Mode.ASIDE, Mode.REPLAYED}:
+        if self._mode is Mode.COVERED:
+            due = self._ran_in(self._covering(), error)
             self.open = False
-            if self._mode is Mode.COVERED:
-                return self._ran_in(self._covering(), error)
+            self._engine.ended(self)
+            return due
+        if self._mode in {Mode.ASIDE, Mode.REPLAYED}:
+            self.open = False
             if self._charge is not None:
                 self._seal([funding.key for funding in self.fundings], self._charge)
             return None
@@ -306,13 +326,15 @@ class Reservation(Call):
         self._seal(extra, charge)
         self._engine.ended(self)
         if ending.measured is None and self.flat and self._cancelled is None:
-            self._free = True
+            self._free = self._given_back = True
             return self._due_after_all() or future
         return future
 
     def _ran_in(self, block: Call, error: BaseException | None) -> Future[Committed] | None:
         """Note in the flat block around that this call ran; should that have ended, and free, its price is due now."""
-        if self._cancelled is None and (error is None or self._yielded):
+        if self._cancelled is not None:
+            return None
+        if error is None or self._yielded:
             block.yielded()
         return block._due_after_all() if isinstance(block, Reservation) else None
 
@@ -322,8 +344,13 @@ class Reservation(Call):
             if not self._free or not (self.recorded or self._yielded):
                 return None
             self._free = False
-        self.resume()
-        return self._end(None)
+        try:
+            self.resume()
+            return self._end(None)
+        except BaseException:
+            # Ctrl-C: whoever ends the call once more finds it due still.
+            self._free = True
+            raise
 
     def _put(self, operation: Commit | Release, charge: ChargeRow, *, sends: bool) -> Future[Committed] | None:
         """Queue the end of the call, once, whoever else ends it; None: somebody else did."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -33,13 +34,14 @@ class Teller:
             self._waiting.put((event, fields))
             if self._thread is not None:
                 return
-            self._thread = threading.Thread(target=self._run, name="countwerk-events", daemon=True)
-            try:
-                self._thread.start()
-            except RuntimeError:
-                self._thread = None
-            else:
-                return
+            if not sys.is_finalizing():
+                self._thread = threading.Thread(target=self._run, name="countwerk-events", daemon=True)
+                try:
+                    self._thread.start()
+                except RuntimeError:
+                    self._thread = None
+                else:
+                    return
         # No thread can be had, at exit say: better here than not at all.
         self._tell_waiting()
 

@@ -39,10 +39,17 @@ class BrokenOffError(Exception):
     """Ends a reservation whose app returned without a whole response. Never raised."""
 
 
+class FailedError(Exception):
+    """Ends a reservation whose response says that the request failed. Never raised."""
+
+
 def outcome(reservation: Reservation, exchange: Exchange, error: BaseException | None) -> BaseException | None:
     """Tell the reservation what the consumer got, and return the error to end it with, or None."""
-    status = exchange.status
+    status, flat = exchange.status, reservation.spec.hold.kind == "price"
     if status is not None and (status >= 400 or status in _SENT_ON) and not reservation.recorded:
+        if flat:
+            # Not cancelled: a call that the price covers may be running, and answer.
+            return error or FailedError("the response's status")
         reservation.cancel(f"the response's status was {status}")
         return error
     if exchange.complete:
@@ -50,7 +57,6 @@ def outcome(reservation: Reservation, exchange: Exchange, error: BaseException |
         reservation.yielded()
         return error
     broken_off = exchange.left or error is None or isinstance(error, asyncio.CancelledError)
-    flat = reservation.spec.hold.kind == "price"
     if (exchange.started and broken_off) if flat else exchange.yielded:
         reservation.yielded()
     return error or BrokenOffError("the app returned without a whole response")

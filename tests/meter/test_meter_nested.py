@@ -197,6 +197,22 @@ def test_a_flat_block_that_failed_is_charged_if_a_call_in_it_ran(bench, meter, e
     assert credits == bench.settled(meter)
 
 
+def test_closing_waits_for_a_call_that_outlives_its_flat_block(bench, meter):
+    """Its answer makes the price due, which needs the journal."""
+    tool = meter.reserve(bench.account, "app.tool", price=3).begin()
+    with tool.entered():
+        call = meter.reserve(bench.account, "app.call", amount=50).begin()
+    tool.finish(KeyError())
+
+    def answer():
+        call.record(USED)
+        call.finish()
+
+    threading.Timer(0.5, answer).start()
+    assert meter.close(10)
+    assert 3 == bench.books()["spent"]
+
+
 def test_a_flat_block_that_was_cancelled_stays_free(bench, meter):
     """`cancel()` says so, whatever a call in it used."""
     tool = meter.reserve(bench.account, "app.tool", price=3).begin()

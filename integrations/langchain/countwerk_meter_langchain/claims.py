@@ -70,7 +70,7 @@ class Claims:
     """The claims of a process' handlers. Safe to use from any thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._claimed: weakref.WeakValueDictionary[tuple[int, UUID, int, str, str], Claim] = (
             weakref.WeakValueDictionary()
         )
@@ -112,7 +112,7 @@ class Claims:
             self._refused[together] = options
             if len(self._refused) > _REFUSED:
                 self._refused.popitem(last=False)
-            ends = [claim.give_up for claim in self._claimed.values() if claim.together == together]
+            ends = [claim.give_up for claim in list(self._claimed.values()) if claim.together == together]
         for end in ends:
             if end is not None:
                 end()

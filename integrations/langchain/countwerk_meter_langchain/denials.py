@@ -29,7 +29,7 @@ class Denials:
     """The denials of one handler's runs. Safe to use from any thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._met: OrderedDict[tuple[UUID, str], tuple[float, InsufficientCreditsError]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -69,7 +69,7 @@ class Denials:
     def forget(self, root: UUID) -> None:
         """Forget those of a run that is over."""
         with self._lock:
-            for key in [key for key in self._met if key[0] == root]:
+            for key in [key for key in list(self._met) if key[0] == root]:
                 del self._met[key]
 
     def tidy(self) -> None:

@@ -18,11 +18,12 @@ from langchain_core.runnables.config import var_child_runnable_config
 
 from countwerk_meter import ChargeInProgressError, ConfigurationError, InsufficientCreditsError
 from countwerk_meter.events import Step
+from countwerk_meter_langchain.calls import Run
 from countwerk_meter_langchain.chains import NOWHERE, Chain, label_of, stands_at
 from countwerk_meter_langchain.claims import CLAIMS, Claim
 from countwerk_meter_langchain.counting import estimate, input_tokens, model_name, output_cap, requested
 from countwerk_meter_langchain.pausing import pause, take_resume_value
-from countwerk_meter_langchain.runs import Run, Runs
+from countwerk_meter_langchain.runs import Runs
 from countwerk_meter_langchain.settling import Settling, enter_batch, leave_batch
 from countwerk_meter_langchain.steps import SPACE_KEY, Steps, counts_of, current_task
 from countwerk_meter_langchain.tools import step_of_tool
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from countwerk_meter import Meter, Reservation, Usage
     from countwerk_meter_langchain.accounts import Accounts
-    from countwerk_meter_langchain.runs import Batch
+    from countwerk_meter_langchain.calls import Batch
     from countwerk_meter_langchain.steps import Named
 
 DEFAULT_VALIDITY_MINUTES: Final = 15
@@ -70,9 +71,13 @@ def _entering(fail: Callable[[BaseException], None]) -> Generator[None]:
         raise
 
 
-def _own(run_id: UUID) -> tuple[weakref.ref[UUID], UUID]:
+def _own(run_id: UUID) -> tuple[weakref.ref[UUID] | None, UUID]:
     """Return what tells whether LangChain still holds a run's name, and a name to be held here."""
-    return weakref.ref(run_id), uuid.UUID(int=run_id.int)
+    try:
+        return weakref.ref(run_id), uuid.UUID(int=run_id.int)
+    except (AttributeError, TypeError):
+        # A text, say, which somebody chose: that tells nothing.
+        return None, run_id
 
 
 class Gate:
@@ -111,7 +116,7 @@ class Gate:
             stands=stands,
             label=label_of(kwargs.get("name"), tool, kwargs.get("tags"), stands.given),
         )
-        self.runs.chain_began(run_id, chain)
+        self.runs.chain_began(_own(run_id)[1], chain)
 
     def tool_began(
         self,
@@ -185,7 +190,7 @@ class Gate:
     def _around(self, path: tuple[UUID, ...]) -> AbstractContextManager[None]:
         """Return the scope of the priced tool that a call runs in, or an empty one: what runs in it is covered."""
         for run_id in path:
-            tool = self.runs.find(run_id) or self._elsewhere.get(run_id)
+            tool = self.runs.find(run_id) or self._elsewhere.get(run_id) or self.runs.given_up(run_id)
             if tool is not None and tool.reservation is not None:
                 return tool.reservation.entered()
         return nullcontext()
@@ -278,8 +283,12 @@ class Gate:
     def _open(self, run: Run, tracked: tuple[UUID, ...]) -> None:
         """Open a call that passed the ledger's gate."""
         batch, claim = run.batch, run.claim
-        added = self.runs.add(run, tracked)
-        self.settling.watch()
+        try:
+            added = self.runs.add(run, tracked)
+            self.settling.watch()
+        except BaseException as error:
+            run.reservation.finish_now(error)
+            raise
         if not added:
             # Cancelled, or refused with its batch, while it was at the gate: nobody may hear of it again.
             self.settling.give_up(run)
@@ -301,6 +310,7 @@ class Gate:
             # An earlier attempt of this step may have left its call behind, a stream that fell silent, say.
             for run in self.runs.of_step(named):
                 self.settling.give_up(run)
+        reservation: Reservation | None = None
         try:
             reservation = self._begin(lambda: make(step), path)
             anew = self.travels.anew(step, path, replayed=reservation.replayed)
@@ -308,6 +318,9 @@ class Gate:
                 reservation.finish()
                 reservation = self._begin(lambda: make(anew), path)
         except BaseException as error:
+            if reservation is not None:
+                # Ctrl-C just behind the gate: nobody would end the call.
+                reservation.finish_now(error)
             if named is not None:
                 self.steps.back(named)
             if isinstance(error, InsufficientCreditsError):

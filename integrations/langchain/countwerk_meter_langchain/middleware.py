@@ -179,9 +179,11 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
                         answer = handler(request)
                 except BaseException as error:
                     charge.finish(error)
+                    call.charged = not charge.given_back
                     raise
                 call.failure = failure_of(answer)
                 charge.finish(call.failure)
+                call.charged = not charge.given_back
                 return answer
 
     async def awrap_tool_call(
@@ -204,9 +206,11 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
                         answer = await handler(request)
                 except BaseException as error:
                     await charge.afinish(error)
+                    call.charged = not charge.given_back
                     raise
                 call.failure = failure_of(answer)
                 await charge.afinish(call.failure)
+                call.charged = not charge.given_back
                 return answer
 
     @contextlib.contextmanager

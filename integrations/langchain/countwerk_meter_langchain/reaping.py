@@ -8,6 +8,7 @@ is kept alive here, so that they are ended although the request, and the handler
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from typing import Final, Protocol
 
@@ -28,7 +29,7 @@ class Reaper:
     """Looks after whatever is watched, now and then. Safe to use from any thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
         self._watched: dict[int, Watched] = {}
 
@@ -53,13 +54,16 @@ class Reaper:
 
     def forked(self) -> None:
         """Begin anew in a child process: the thread is not there, and the lock may have been held."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._timer = None
+        self._watched = {}
 
     def _arm(self, seconds: float) -> None:
         timer = threading.Timer(seconds, self._look)
         timer.daemon = True
         timer.name = "countwerk-langchain"
+        if sys.is_finalizing():
+            return
         try:
             timer.start()
         except RuntimeError:

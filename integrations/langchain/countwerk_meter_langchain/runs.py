@@ -11,22 +11,19 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from countwerk_meter_langchain.answers import Streamed
+from countwerk_meter_langchain.calls import Batch
 from countwerk_meter_langchain.chains import BRANCH, Siblings
 from countwerk_meter_langchain.claims import CLAIMS
 from countwerk_meter_langchain.denials import SECONDS, Denials
 
 if TYPE_CHECKING:
-    import weakref
     from collections.abc import Mapping
     from uuid import UUID
 
-    from countwerk_meter import Reservation, Usage
+    from countwerk_meter_langchain.calls import Run
     from countwerk_meter_langchain.chains import Chain
-    from countwerk_meter_langchain.claims import Claim
     from countwerk_meter_langchain.steps import Named, Task
 
 # Memory that nobody tidies up is bounded, oldest first.
@@ -37,64 +34,11 @@ _COUNTED: Final = 10_000
 _BATCHES: Final = 1_000
 
 
-@dataclass(slots=True, eq=False)
-class Batch:
-    """
-    The prompts of one `generate` call. They share one `options` object, which names the batch while it is referred to.
-
-    Attributes:
-        failed: Why none of it will run.
-        known: One of its answers reported usage.
-        ended: How many of its calls have ended with an answer.
-        sharing: Answers whose usage another one reports, perhaps; they wait until that is known.
-        lock: Guards the last three: on the async path the ends of a batch come at once.
-
-    """
-
-    options: object
-    size: int
-    open: list[Run] = field(default_factory=list["Run"])
-    failed: BaseException | None = None
-    known: bool = False
-    ended: int = 0
-    sharing: list[Run] = field(default_factory=list["Run"])
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    began: float = field(default_factory=time.monotonic)
-
-
-@dataclass(slots=True, eq=False)
-class Run:
-    """
-    One model call that passed the gate.
-
-    Attributes:
-        named_by: LangChain's own object that names the call. Whatever would tell of the call's end holds on to it; so
-            once it is gone, nobody will.
-
-    """
-
-    run_id: UUID
-    reservation: Reservation
-    model: str | None
-    input_tokens: int
-    path: tuple[UUID, ...]
-    batch: Batch | None = None
-    claim: Claim | None = None
-    named: Named | None = None
-    streamed: Streamed = field(default_factory=Streamed)
-    began: float = field(default_factory=time.monotonic)
-    touched: float = 0.0
-    abandoned: bool = False
-    released: bool = False
-    recorded: Usage | None = None
-    named_by: weakref.ref[UUID] | None = None
-
-
 class Runs:
     """Everything that one handler remembers. Safe to use from any thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._chains: OrderedDict[UUID, Chain] = OrderedDict()
         self._siblings: dict[UUID, Siblings] = {}
         self._counted: OrderedDict[UUID, Siblings] = OrderedDict()
@@ -223,7 +167,7 @@ class Runs:
     def opened(self) -> list[Run]:
         """Return the calls that are open."""
         with self._lock:
-            return [run for runs in self._open.values() for run in runs]
+            return [run for runs in list(self._open.values()) for run in list(runs)]
 
     def batch(self, options: object, size: int) -> Batch | None:
         """Return the batch that a starting prompt belongs to, or None where it is alone."""
@@ -249,7 +193,7 @@ class Runs:
         limit = time.monotonic() - SECONDS
         with self._lock:
             for key in [
-                key for key, batch in self._batches.items() if batch.failed is not None and batch.began < limit
+                key for key, batch in list(self._batches.items()) if batch.failed is not None and batch.began < limit
             ]:
                 del self._batches[key]
 
@@ -290,15 +234,16 @@ class Runs:
         """Return an open call."""
         with self._lock:
             runs = self._open.get(run_id)
-            return runs[0] if runs else None
+            return _told_of(runs, run_id) if runs else None
 
     def take(self, run_id: UUID) -> Run | None:
         """End a call: return it once, also if it was given up before; None: it is not known, or has ended."""
         with self._lock:
             runs = self._open.get(run_id)
             if runs:
-                return self._close(runs[0])
-            return self._released.pop(run_id, None)
+                return self._close(_told_of(runs, run_id))
+            # One that another handler meters now may have the id of one that was given up.
+            return None if run_id in self._aside else self._released.pop(run_id, None)
 
     def drop(self, run: Run) -> bool:
         """End this very call; False: somebody else has."""
@@ -324,25 +269,33 @@ class Runs:
             CLAIMS.release(run.claim)
         return run
 
-    def keep(self, run: Run) -> None:
-        """Remember a call that was given up, in case it answers after all."""
+    def release(self, run: Run) -> bool:
+        """Give up this very call, and remember it, in case it answers after all; False: somebody else has ended it."""
         with self._lock:
+            if not self.drop(run):
+                return False
             run.released = True
             run.abandoned = False
             self._released[run.run_id] = run
             if len(self._released) > _RELEASED:
                 self._released.popitem(last=False)
+            return True
 
-    def drop_released(self, run: Run) -> bool:
-        """Take this very call out of those that were given up; False: it has answered."""
+    def is_released(self, run: Run) -> bool:
+        """Whether this very call was given up, and has not answered."""
         with self._lock:
-            return self._released.get(run.run_id) is run and self._released.pop(run.run_id) is run
+            return self._released.get(run.run_id) is run
 
     def heard(self, run_id: UUID) -> Run | None:
         """Return the call that streams something: an open one, or one that was given up."""
         with self._lock:
             runs = self._open.get(run_id)
-            return runs[0] if runs else self._released.get(run_id)
+            return _told_of(runs, run_id) if runs else self._released.get(run_id)
+
+    def given_up(self, run_id: UUID) -> Run | None:
+        """Return a call that was given up, and has not answered."""
+        with self._lock:
+            return self._released.get(run_id)
 
     def step_aside(self, run_id: UUID) -> None:
         """Note a call that another handler meters: its end is none of ours."""
@@ -359,12 +312,18 @@ class Runs:
                 self._aside[run_id] = number - 1
             return number > 0
 
+    def forget_open(self) -> None:
+        """Begin a forked child without its parent's calls: they stay the parent's, and so may a lock of its be held."""
+        self._lock = threading.RLock()
+        for every in (self._open, self._under, self._released, self._left, self._batches):
+            every.clear()
+
     def older_than(self, seconds: float) -> list[Run]:
         """Return open calls that began so long ago that their hold is gone."""
         limit = time.monotonic() - seconds
         stale: list[Run] = []
         with self._lock:
-            for runs in self._open.values():
+            for runs in list(self._open.values()):
                 if runs[0].began > limit:
                     break
                 stale.extend(run for run in runs if run.began <= limit)
@@ -386,3 +345,8 @@ class Runs:
                 if not run.abandoned or not here:
                     del self._left[id(run)]
             return list(self._left.values())
+
+
+def _told_of(runs: list[Run], run_id: UUID) -> Run:
+    """Return that call of several under one id that LangChain means: it tells of each by the same object."""
+    return next((run for run in runs if run.named_by is not None and run.named_by() is run_id), runs[0])

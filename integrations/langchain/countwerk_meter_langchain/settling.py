@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import time
 import weakref
+from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
     from langchain_core.outputs import LLMResult
 
     from countwerk_meter import Meter, Usage
-    from countwerk_meter_langchain.runs import Batch, Run, Runs
+    from countwerk_meter_langchain.calls import Batch, Run
+    from countwerk_meter_langchain.runs import Runs
     from countwerk_meter_langchain.steps import Steps
 
 _LOG: Final = logging.getLogger("countwerk_meter_langchain")
@@ -111,18 +114,19 @@ class Settling:
         """Charge a call that ended."""
         run = self._runs.take(run_id)
         done: Sequence[Run | None] = [run]
-        try:
-            if run is None:
-                done = [run := self._unannounced(run_id, response, parent_run_id)]
-            if run is not None:
-                done = self._charge(run, response)
-        except Exception as error:  # noqa: BLE001 - the model has answered
-            self._failed("on_llm_end", error)
-        finally:
-            for each in done:
-                if each is not None:
-                    each.reservation.finish()
-            REAPER.leave(self)
+        with nullcontext() if run is None else run.ending:
+            try:
+                if run is None:
+                    done = [run := self._unannounced(run_id, response, parent_run_id)]
+                if run is not None:
+                    done = self._charge(run, response)
+            except Exception as error:  # noqa: BLE001 - the model has answered
+                self._failed("on_llm_end", error)
+            finally:
+                for each in done:
+                    if each is not None:
+                        each.reservation.finish()
+                REAPER.leave(self)
 
     def _charge(self, run: Run, response: LLMResult) -> Sequence[Run | None]:
         """Record what a call used; return the calls that can be finished now."""
@@ -173,16 +177,17 @@ class Settling:
     ) -> None:
         """Charge what a call used that failed or was broken off."""
         run = self._runs.take(run_id)
-        try:
+        with nullcontext() if run is None else run.ending:
+            try:
+                if run is None:
+                    run = self._unannounced(run_id, response, parent_run_id, broken=True)
+                elif run.released and consumed(run.streamed, response, 0) is not None:
+                    run.reservation.resume()
+            except Exception as problem:  # noqa: BLE001 - the provider's error must be seen
+                self._failed("on_llm_error", problem)
             if run is None:
-                run = self._unannounced(run_id, response, parent_run_id, broken=True)
-            elif run.released and consumed(run.streamed, response, 0) is not None:
-                run.reservation.resume()
-        except Exception as problem:  # noqa: BLE001 - the provider's error must be seen
-            self._failed("on_llm_error", problem)
-        if run is None:
-            return
-        self._break_off(run, error, response)
+                return
+            self._break_off(run, error, response)
         batch = run.batch
         if batch is not None and leave_batch(batch):
             for other in self._runs.fail(batch, error, run):
@@ -201,38 +206,45 @@ class Settling:
         finally:
             run.reservation.finish(error)
             REAPER.leave(self)
-            if run.named is not None and not run.streamed.any and not run.reservation.recorded:
-                self._steps.back(run.named)
+            if not run.streamed.any and not run.reservation.recorded:
+                self._give_ordinal_back(run)
+
+    def _give_ordinal_back(self, run: Run) -> None:
+        """Give a call's place in its step to the next one, once: another call may have taken it since."""
+        if run.named is not None and not run.ordinal_back:
+            run.ordinal_back = True
+            self._steps.back(run.named)
 
     def tool_ended(self, run_id: UUID, failure: BaseException | None) -> None:
         """Charge a tool's price; nothing, if it failed and no model ran in it."""
         run = self._runs.take(run_id)
         if run is None:
             return
-        if run.released:
-            if failure is not None:
-                return
-            run.reservation.resume()
-        run.reservation.finish(failure)
-        REAPER.leave(self)
-        if failure is not None and run.named is not None:
-            # Called again, it is the same call, whether it was charged for the models in it or not.
-            self._steps.back(run.named)
+        with run.ending:
+            if run.released:
+                if failure is not None:
+                    return
+                run.reservation.resume()
+            run.reservation.finish(failure)
+            REAPER.leave(self)
+            if failure is not None and run.reservation.given_back:
+                # Called again, it is the same call. One that was charged, for the models in it, is not.
+                self._give_ordinal_back(run)
 
     def give_up(self, run: Run) -> None:
         """End a call of which nothing more is to be expected: charge what it streamed, or give its hold back."""
-        if not self._runs.drop(run):
-            return
-        self._break_off(run, GivenUp(), None)
-        # In case it answers after all, because it was left running on purpose, or was silent for long.
-        self._runs.keep(run)
+        with run.ending:
+            # From here on an answer finds it given up, and waits until it is.
+            if self._runs.release(run):
+                self._break_off(run, GivenUp(), None)
 
     def _give_up_again(self, run: Run) -> None:
         """Charge what a call streamed since it was given up."""
-        if self._runs.drop_released(run):
-            run.reservation.resume()
-            self._break_off(run, GivenUp(), None)
-            self._runs.keep(run)
+        with run.ending:
+            if self._runs.is_released(run):
+                run.abandoned = False
+                run.reservation.resume()
+                self._break_off(run, GivenUp(), None)
 
     def sweep(self, chain: UUID, *, forget: bool = True) -> None:
         """Give up the calls below a chain that is over; unless it comes back, forget its denials too."""
@@ -263,6 +275,10 @@ class Settling:
     def flush(self) -> None:
         """Settle what was abandoned now."""
         self._give_up_silent(after=0.0)
+
+    def forget_open(self) -> None:
+        """Begin a forked child with no open calls."""
+        self._runs.forget_open()
 
     def give_up_all(self) -> None:
         """Give up every open call: the process ends."""
@@ -340,3 +356,13 @@ def _at_exit() -> None:
     """End what is still open before the meters drain: this is registered after theirs, so it runs before."""
     for settling in list(_SETTLINGS):
         settling.give_up_all()
+
+
+def _forked() -> None:
+    """Leave the parent's calls to it."""
+    for settling in list(_SETTLINGS):
+        settling.forget_open()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -96,7 +96,7 @@ class Counts:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._attempts: OrderedDict[UUID, dict[Series, _Ordinals]] = OrderedDict()
 
     def take(self, attempt: UUID, series: Series) -> int:
@@ -121,7 +121,7 @@ class Counts:
 
 
 _COUNTS: Final[WeakKeyDictionary[Meter, Counts]] = WeakKeyDictionary()
-_COUNTS_LOCK: Final = threading.Lock()
+_COUNTS_LOCK: Final = threading.RLock()
 
 
 def counts_of(meter: Meter) -> Counts:

@@ -58,10 +58,11 @@ def step_of_tool(steps: Steps, path: tuple[UUID, ...], call_id: str | None, othe
 
 @dataclass(slots=True)
 class Called:
-    """A tool's call that runs in a bracket, and how it failed."""
+    """A tool's call that runs in a bracket, how it failed, and whether it was charged all the same."""
 
     step: Step
     failure: ToolFailed | None = None
+    charged: bool = False
 
 
 @contextlib.contextmanager
@@ -69,8 +70,8 @@ def called(steps: Steps, path: tuple[UUID, ...], call: ToolCall, whose: tuple[st
     """
     Name a tool's call, below this path, while it runs.
 
-    A node may make the call of one id several times: each is one of its own. But a call that failed gives its place
-    back, for what is called again then is the same call.
+    A node may make the call of one id several times: each is one of its own. But a call that failed, and was not
+    charged, gives its place back, for what is called again then is the same call.
     """
     named = steps.name(path, (f"map:key:called {call['name']} {call['id']}",), whose)
     step = step_of_tool(steps, path, str(call["id"]), uuid.uuid4().hex) if named is None else named.step
@@ -79,5 +80,5 @@ def called(steps: Steps, path: tuple[UUID, ...], call: ToolCall, whose: tuple[st
         yield one
         ended = one.failure is None
     finally:
-        if named is not None and not ended:
+        if named is not None and not ended and not one.charged:
             steps.back(named)
