@@ -13,12 +13,15 @@ only when all the runs that have used it are: one that was interrupted may have 
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import time
 import weakref
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+
+from countwerk_meter_langchain.reaping import REAPER
 
 if TYPE_CHECKING:
     from countwerk_meter import Reservation
@@ -69,7 +72,6 @@ class Blocks:
         # The collector may close a call that was left, which ends its block, in a thread that holds the lock.
         self._lock = threading.RLock()
         self._open: OrderedDict[str, _Open] = OrderedDict()
-        self._timer: threading.Timer | None = None
         _EVERY.add(self)
 
     def find(self, key: str, run: object | None) -> Reservation | None:
@@ -95,8 +97,7 @@ class Blocks:
             if found is None or not found.block.open:
                 found = self._open[key] = _Open(block)
             found.used_by(run)
-            if self._timer is None:
-                self._timer = self._watch()
+        REAPER.watch(self, LOOK_SECONDS)
         self.tidy()
         if found.block is not block:
             _end(block, None)
@@ -108,6 +109,7 @@ class Blocks:
             found = self._open.pop(key, None)
         if found is not None:
             _end(found.block, error)
+            REAPER.leave(self)
 
     def tidy(self, *, everything: bool = False) -> None:
         """End the blocks whose hold is over or whose runs were left, or all of them."""
@@ -121,26 +123,19 @@ class Blocks:
             if each is not None:
                 _end(each.block, None)
 
-    def _watch(self) -> threading.Timer | None:
-        """Look at the runs in a while, if there are any to look at."""
-        if all(each.runs is None for each in list(self._open.values())):
-            return None
-        timer = threading.Timer(LOOK_SECONDS, self._look)
-        timer.daemon = True
-        timer.name = "countwerk-langchain-runs"
-        try:
-            timer.start()
-        except RuntimeError:
-            # No thread to be had: the next run tidies up, or the process' end.
-            return None
-        return timer
+    def look_after(self) -> float | None:
+        """End the blocks whose runs were left; return when to look again, None: there is nothing to look at."""
+        self.tidy()
+        return None if self.idle() else LOOK_SECONDS
 
-    def _look(self) -> None:
-        try:
-            self.tidy()
-        finally:
-            with self._lock:
-                self._timer = self._watch()
+    def idle(self) -> bool:
+        """Whether no block is open of which the runs are known."""
+        return all(each.runs is None for each in list(self._open.values()))
+
+    def forget_open(self) -> None:
+        """Begin a forked child with no blocks: they stay its parent's."""
+        self._lock = threading.RLock()
+        self._open.clear()
 
 
 def _end(block: Reservation, error: BaseException | None) -> None:
@@ -155,3 +150,13 @@ def _at_exit() -> None:
     """End what is still open before the meters drain: this is registered after theirs, so it runs before."""
     for blocks in list(_EVERY):
         blocks.tidy(everything=True)
+
+
+def _forked() -> None:
+    """Leave the parent's blocks to it."""
+    for blocks in list(_EVERY):
+        blocks.forget_open()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

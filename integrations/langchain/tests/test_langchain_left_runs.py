@@ -2,9 +2,10 @@
 
 import asyncio
 import gc
+import time
 
 import pytest
-from countwerk_meter_langchain import CountwerkAgentMiddleware, CountwerkCallbackHandler, blocks
+from countwerk_meter_langchain import CountwerkAgentMiddleware, CountwerkCallbackHandler, blocks, reaping
 from langchain.agents import create_agent, middleware
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
@@ -86,6 +87,7 @@ def start(app, path, how, config=None, check=lambda: None):
 def test_a_run_that_is_left_between_two_calls(bench, asking, ours, monkeypatch, path, how, handler):
     """Its reservation goes soon after it, and what it used is charged."""
     monkeypatch.setattr(blocks, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(reaping.REAPER, "_timer", None)
     app = create_agent(asking(), [look], middleware=[ours])
     given = {"callbacks": [CountwerkCallbackHandler(bench.meter, account_id="acct")] if handler else []}
 
@@ -95,8 +97,9 @@ def test_a_run_that_is_left_between_two_calls(bench, asking, ours, monkeypatch, 
 
     start(app, path, how, given, check)
     gc.collect()
-    while (timer := ours._blocks._timer) is not None:
-        timer.join(5)
+    deadline = time.monotonic() + 10
+    while ours._blocks._open and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert settled(bench) == [SETTLED]
     assert bench.reserves() == 1
 
@@ -232,11 +235,12 @@ def test_an_agent_within_a_graph(bench, asking, ours):
 def test_a_run_of_which_nothing_is_known(bench, asking, ours, monkeypatch):
     """Where LangGraph hands out nothing that lives as long as the run, the validity ends its reservation."""
     monkeypatch.setattr(blocks, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(reaping.REAPER, "_timer", None)
     monkeypatch.setattr("countwerk_meter_langchain.visits.run_of", lambda conf: None)
     app = create_agent(asking(), [look], middleware=[ours])
     start(app, "sync", "close")
     ours._blocks.tidy()
-    assert ours._blocks._timer is None
+    assert ours._blocks.idle()
     assert len(ours._blocks._open) == 1
     ours._blocks._validity = 0.0
     ours._blocks.tidy()
