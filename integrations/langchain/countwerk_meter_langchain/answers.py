@@ -39,6 +39,10 @@ class Streamed:
     final: Mapping[str, Any] | None = None
     finished: bool = False
 
+    def began(self) -> None:
+        """Note that there was something, whatever it was."""
+        self.any = True
+
     def token(self, token: object, chunk: GenerationChunk | ChatGenerationChunk | None) -> None:
         """Take in a chunk: the model runs. (Events prove nothing: LangChain replays them from its cache.)"""
         self.any = self.ticked = True

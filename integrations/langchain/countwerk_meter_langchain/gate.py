@@ -25,6 +25,7 @@ from countwerk_meter_langchain.counting import estimate, input_tokens, model_nam
 from countwerk_meter_langchain.pausing import pause, take_resume_value
 from countwerk_meter_langchain.runs import Runs
 from countwerk_meter_langchain.settling import Settling, enter_batch, leave_batch
+from countwerk_meter_langchain.shown import Shown
 from countwerk_meter_langchain.steps import SPACE_KEY, Steps, counts_of, current_task
 from countwerk_meter_langchain.tools import step_of_tool
 from countwerk_meter_langchain.travel import Travels
@@ -95,6 +96,7 @@ class Gate:
         self._elsewhere: weakref.WeakValueDictionary[UUID, Claim] = weakref.WeakValueDictionary()
         seconds = (terms.validity or DEFAULT_VALIDITY_MINUTES) * 60.0
         self.settling = Settling(self.runs, meter, self._unannounced, seconds, self.steps, flat=terms.price is not None)
+        self.shown = Shown(self.settling.yielded)
 
     def chain_began(
         self, run_id: UUID, parent_run_id: UUID | None, kwargs: Mapping[str, Any], given: object = None
@@ -277,6 +279,7 @@ class Gate:
             if claim is not None:
                 CLAIMS.release(claim)
             raise
+        self.shown.listen()
         run = Run(run_id, reservation, model, count, path, batch, claim, named, named_by=named_by)
         self._open(run, tracked)
 

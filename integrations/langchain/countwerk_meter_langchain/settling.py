@@ -110,6 +110,10 @@ class Settling:
                 # Given up, and it goes on: if it ends in nothing again, it is charged for what came since.
                 self._abandon(run)
 
+    def yielded(self, run_id: UUID) -> None:
+        """Note that a call's consumer was shown something, which may be all that is ever heard of it."""
+        self.streaming(run_id, Streamed.began)
+
     def ended(self, run_id: UUID, response: LLMResult, parent_run_id: UUID | None) -> None:
         """Charge a call that ended."""
         run = self._runs.take(run_id)
