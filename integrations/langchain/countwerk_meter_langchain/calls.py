@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from countwerk_meter_langchain.answers import Streamed
 
 if TYPE_CHECKING:
     import weakref
+    from collections.abc import Generator
     from uuid import UUID
 
     from countwerk_meter import Reservation, Usage
     from countwerk_meter_langchain.claims import Claim
     from countwerk_meter_langchain.steps import Named
+
+_PATIENCE_SECONDS: Final = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -52,7 +56,7 @@ class Run:
         named_by: LangChain's own object that names the call. Whatever would tell of the call's end holds on to it; so
             once it is gone, nobody will.
         ordinal_back: Its place among the calls of its step was given to the next one.
-        ending: Held by whoever ends it, so that an answer comes before or after it is given up, not in the middle.
+        ending: Held by whoever ends it, see `alone`.
 
     """
 
@@ -73,3 +77,17 @@ class Run:
     named_by: weakref.ref[UUID] | None = None
     ordinal_back: bool = False
     ending: threading.RLock = field(default_factory=threading.RLock)
+
+    @contextmanager
+    def alone(self) -> Generator[None]:
+        """
+        End it, so that an answer comes before or after it is given up, and not in the middle.
+
+        Not waited for without end: the collector may end a call on a thread that holds what the other one needs.
+        """
+        held = self.ending.acquire(timeout=_PATIENCE_SECONDS)
+        try:
+            yield
+        finally:
+            if held:
+                self.ending.release()

@@ -118,7 +118,7 @@ class Settling:
         """Charge a call that ended."""
         run = self._runs.take(run_id)
         done: Sequence[Run | None] = [run]
-        with nullcontext() if run is None else run.ending:
+        with nullcontext() if run is None else run.alone():
             try:
                 if run is None:
                     done = [run := self._unannounced(run_id, response, parent_run_id)]
@@ -181,7 +181,7 @@ class Settling:
     ) -> None:
         """Charge what a call used that failed or was broken off."""
         run = self._runs.take(run_id)
-        with nullcontext() if run is None else run.ending:
+        with nullcontext() if run is None else run.alone():
             try:
                 if run is None:
                     run = self._unannounced(run_id, response, parent_run_id, broken=True)
@@ -224,7 +224,7 @@ class Settling:
         run = self._runs.take(run_id)
         if run is None:
             return
-        with run.ending:
+        with run.alone():
             if run.released:
                 if failure is not None:
                     return
@@ -237,14 +237,14 @@ class Settling:
 
     def give_up(self, run: Run) -> None:
         """End a call of which nothing more is to be expected: charge what it streamed, or give its hold back."""
-        with run.ending:
+        with run.alone():
             # From here on an answer finds it given up, and waits until it is.
             if self._runs.release(run):
                 self._break_off(run, GivenUp(), None)
 
     def _give_up_again(self, run: Run) -> None:
         """Charge what a call streamed since it was given up."""
-        with run.ending:
+        with run.alone():
             if self._runs.is_released(run):
                 run.abandoned = False
                 run.reservation.resume()

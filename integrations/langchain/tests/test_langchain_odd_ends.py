@@ -1,6 +1,7 @@
 """Ends at odd moments: on another thread, in the middle of another end, under another's id, after the last one."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import subprocess
@@ -69,14 +70,16 @@ def test_an_abandoned_generator_that_is_collected_on_the_journals_thread_stops_n
 
 
 class Collecting:
-    """A lock behind whose taking the garbage collector runs, as it may behind any allocation."""
+    """A lock behind whose first taking the garbage collector runs, as it may behind any allocation."""
 
     def __init__(self, lock):
-        self.lock = lock
+        self.lock, self.collected = lock, False
 
     def __enter__(self):
         self.lock.acquire()
-        gc.collect()
+        if not self.collected:
+            self.collected = True
+            gc.collect()
 
     def __exit__(self, *_):
         self.lock.release()
@@ -90,6 +93,7 @@ def test_an_abandoned_stream_that_is_collected_while_a_lock_is_held(bench, fakes
     owner = {"runs": handler._runs, "reaper": reaping.REAPER, "claims": CLAIMS, "journal": bench.meter.journal}[where]
     lock, done = owner._lock, threading.Event()
     gc.collect()
+    gc.freeze()
     gc.disable()
     try:
         abandoned = [fakes.Chat().stream("x", config)]
@@ -99,13 +103,36 @@ def test_an_abandoned_stream_that_is_collected_while_a_lock_is_held(bench, fakes
         owner._lock = Collecting(lock)
         thread = threading.Thread(target=lambda: (fakes.Chat().invoke("y", config), done.set()), daemon=True)
         thread.start()
-        passed = done.wait(5)
+        passed = done.wait(20)
     finally:
         gc.enable()
-        while not done.wait(0.1) and getattr(lock, "locked", bool)():
-            lock.release()
+        gc.unfreeze()
         owner._lock = lock
     assert passed, "it hangs"
+
+
+@pytest.mark.parametrize("end", ["answers", "fails"])
+def test_a_call_that_ends_on_a_thread_that_its_giving_up_waits_for(bench, fakes, end):
+    """The collector may end it there; neither waits for the other for ever, and what it streamed is charged."""
+    handler, config = make(bench)
+    stream = fakes.Chat(fail_at=2 if end == "fails" else None).stream("x", config)
+    next(stream)
+    (run,) = handler._runs.opened()
+    inside, go = threading.Event(), threading.Event()
+
+    def give_up():
+        with run.alone():
+            inside.set()
+            go.wait(20)
+
+    thread = threading.Thread(target=give_up)
+    thread.start()
+    assert inside.wait(5)
+    with contextlib.suppress(fakes.ProviderError):
+        list(stream)
+    go.set()
+    thread.join()
+    assert bench.audit().spent == (1 if end == "fails" else 6)
 
 
 # A call is given up while it runs.
@@ -469,12 +496,10 @@ def test_a_generator_that_records_when_it_is_collected_while_a_lock_is_held(benc
     gc.disable()
     try:
         threading.Thread(target=work, daemon=True).start()
-        passed = done.wait(5)
+        passed = done.wait(20)
     finally:
         gc.enable()
         meter._engine.learner._lock = lock
-        if getattr(lock, "locked", bool)():
-            lock.release()
     assert passed, "it hangs"
 
 
