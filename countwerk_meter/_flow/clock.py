@@ -22,7 +22,12 @@ class Life(Enum):
 
 def expired_at(row: ReservationRow, ledger_time: float | None) -> bool:
     """Whether a hold is over by then, with a guard of 5 s for what is on its way. Unknown is not over."""
-    return ledger_time is not None and row.expires_at is not None and ledger_time >= row.expires_at - GUARD_SECONDS
+    return is_over(row.expires_at, ledger_time)
+
+
+def is_over(expires_at: float | None, ledger_time: float | None) -> bool:
+    """Say so of a hold of which only its end is known."""
+    return ledger_time is not None and expires_at is not None and ledger_time >= expires_at - GUARD_SECONDS
 
 
 def life_of(row: ReservationRow, moment: Moment) -> Life:

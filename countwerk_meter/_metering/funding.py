@@ -6,7 +6,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from countwerk_meter._flow.clock import expired_at
+from countwerk_meter._flow.clock import is_over
 
 if TYPE_CHECKING:
     from countwerk_meter._flow.rows import ReservationRow
@@ -39,7 +39,8 @@ class Funding:
 
     def __init__(self, hold: ReservationRow, taken: int = 0) -> None:
         self.key = hold.key
-        self._hold = hold
+        # Not the row: ten thousand open blocks would keep as many.
+        self._expires_at = hold.expires_at
         self._left = hold.amount - taken
         self._closed = False
         self._forks = _forks
@@ -59,9 +60,9 @@ class Funding:
         `within`: for a call inside one that drew on it, for which it is not over.
         """
         if not self.ours:
-            return not expired_at(self._hold, ledger_time)
+            return not is_over(self._expires_at, ledger_time)
         with self._lock:
-            if (self._closed and not within) or amount > self._left or expired_at(self._hold, ledger_time):
+            if (self._closed and not within) or amount > self._left or is_over(self._expires_at, ledger_time):
                 return False
             self._left -= amount
             return True

@@ -96,10 +96,12 @@ class SqliteJournal(Journal):
     def submit(self, operation: Operation[T]) -> Future[T]:
         future: Future[T] = running()
         failure: JournalError | None = None
+        # Made out here: in there nothing is to be collected.
+        job = operation, future
         with self._lock:
             try:
                 self._awake()
-                self._queue.put((operation, future))
+                self._queue.put(job)
             except JournalError as error:
                 failure = error
         if failure is not None:

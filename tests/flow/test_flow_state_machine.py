@@ -40,7 +40,7 @@ def store(request, tmp_path):
 @pytest.mark.parametrize(
     ("store", "driver", "examples"),
     [
-        ("memory", "simulated", 150),
+        ("memory", "simulated", 100),
         ("memory", "sync", 60),
         ("memory", "async", 60),
         ("sqlite", "sync", 30),

@@ -315,7 +315,7 @@ HEADERS = st.fixed_dictionaries({}, optional={"retry-after": TIMES, "date": TIME
 STATUSES = st.sampled_from([200, 201, 204, 302, 400, 402, 404, 409, 429, 500, 503]) | st.integers()
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(st.sampled_from([RESERVE, BALANCE, CONFIRM]), STATUSES, HEADERS, BODIES)
 @example(RESERVE, 500, {}, b'{"code": []}')
 @example(RESERVE, 429, {"retry-after": "\xb2"}, b"")
