@@ -24,7 +24,13 @@ def test_a_charge_that_a_full_disk_refused_is_charged_once_there_is_room(crash_b
 
 
 _FILLED = ("plain, settled inline", "nested draws, over the hold", "flat")
-_DEEP = ("plain", "plain, async", "plain, settled with deducts", "streamed, with checkpoints", "deferred, its reserve in doubt")
+_DEEP = (
+    "plain",
+    "plain, async",
+    "plain, settled with deducts",
+    "streamed, with checkpoints",
+    "deferred, its reserve in doubt",
+)
 
 
 @pytest.mark.parametrize("scenario", (*_FILLED, *_DEEP) if deep() else _FILLED)

@@ -311,7 +311,7 @@ def test_a_block_that_the_collector_ends_while_a_call_draws_on_it_hangs_nobody(b
         next(generator)
         generator.send([generator])  # a cycle, and the block in it is current here
         del generator
-        monkeypatch.setattr(funding, "expired_at", strikes)
+        monkeypatch.setattr(funding, "is_over", strikes)
         with meter.reserve(bench.account, OP, amount=1):
             pass
 
