@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from countwerk_meter_langchain import reaping
 from langchain_core.globals import set_llm_cache
 from langchain_core.language_models import BaseChatModel, BaseLLM
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -248,3 +249,13 @@ def no_global_cache():
     """LangChain's cache is global: leave none behind."""
     yield
     set_llm_cache(None)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_looked_after():
+    """What a test left to be looked after later, or with another patience, is none of the next one's."""
+    yield
+    timer = reaping.REAPER._timer
+    if timer is not None:
+        timer.cancel()
+    reaping.REAPER.forked()
