@@ -153,6 +153,8 @@ def test_the_other_call_of_a_batch_whose_loop_closes(bench, fakes):
     model = fakes.Chat(fail_at=0)
     with pytest.raises(fakes.ProviderError):
         asyncio.run(model.abatch(["x", "y"], config))
+    # What the error has passed through refers to itself.
+    gc.collect()
     handler.flush()
     assert set(bench.audit().states) == {"cancelled"}
 
