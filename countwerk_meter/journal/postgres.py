@@ -115,13 +115,15 @@ class PostgresJournal(Journal):
 
     def submit(self, operation: Operation[T]) -> Future[T]:
         future: Future[T] = running()
+        # Made out here: in there nothing is to be collected.
+        job = operation, future
         with self._lock:
             closed = self._closed
             if not closed:
                 if self._pid != os.getpid():
                     # Forked: thread and connection stayed in the parent, and must not be touched from here.
                     self._start(None)
-                self._queue.put((operation, future))
+                self._queue.put(job)
         if closed:
             future.set_exception(JournalError(f"the journal {self.name} is closed"))
         return future

@@ -72,6 +72,17 @@ def _entering(fail: Callable[[BaseException], None]) -> Generator[None]:
         raise
 
 
+@contextmanager
+def _claiming(claim: Claim | None) -> Generator[None]:
+    """Let go of a claim whose call does not pass its gate."""
+    try:
+        yield
+    except BaseException:
+        if claim is not None:
+            CLAIMS.release(claim)
+        raise
+
+
 def _own(run_id: UUID) -> tuple[weakref.ref[UUID] | None, UUID]:
     """Return what tells whether LangChain still holds a run's name, and a name to be held here."""
     try:
@@ -168,25 +179,20 @@ class Gate:
                 path, (*(tags or ()), f"map:key:tool {name} {called or ''}"), (account_id, operation)
             )
             step = named.step if named is not None else step_of_tool(self.steps, path, called, str(run_id))
-            try:
-                with self._around(path):
-                    reservation = self._passed(
-                        lambda step: self.meter.reserve(
-                            account_id,
-                            operation,
-                            price=price,
-                            validity=self.terms.validity,
-                            description=str(name),
-                            step=step,
-                        ),
-                        step,
-                        named,
-                        path,
-                    )
-            except BaseException:
-                if claim is not None:
-                    CLAIMS.release(claim)
-                raise
+            with _claiming(claim), self._around(path):
+                reservation = self._passed(
+                    lambda step: self.meter.reserve(
+                        account_id,
+                        operation,
+                        price=price,
+                        validity=self.terms.validity,
+                        description=str(name),
+                        step=step,
+                    ),
+                    step,
+                    named,
+                    path,
+                )
             self._open(Run(run_id, reservation, None, 0, path, claim=claim, named=named, named_by=named_by), tracked)
 
     def _around(self, path: tuple[UUID, ...]) -> AbstractContextManager[None]:
@@ -265,7 +271,7 @@ class Gate:
                 self.runs.forget_batch(batch)
             return
         named = self.steps.name(path, tags, (account_id, self.terms.operation))
-        try:
+        with _claiming(claim):
             count = input_tokens(prompt, params)
             step = named.step if named is not None else Step(("langchain", self._nonce, str(run_id)), durable=False)
             with self._around(path):
@@ -275,10 +281,6 @@ class Gate:
                     named,
                     path,
                 )
-        except BaseException:
-            if claim is not None:
-                CLAIMS.release(claim)
-            raise
         self.shown.listen()
         run = Run(run_id, reservation, model, count, path, batch, claim, named, named_by=named_by)
         self._open(run, tracked)
