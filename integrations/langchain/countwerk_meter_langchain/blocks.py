@@ -21,6 +21,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+import countwerk_meter.meter  # noqa: F401  # pyright: ignore[reportUnusedImport] - its exit comes first, and so runs last
 from countwerk_meter_langchain.reaping import REAPER
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
+import countwerk_meter.meter  # noqa: F401  # pyright: ignore[reportUnusedImport] - its exit comes first, and so runs last
 from countwerk_meter_langchain.answers import (
     FREE,
     Streamed,

@@ -540,3 +540,16 @@ def test_a_script_that_ends_with_an_open_stream(countwerk_sandbox, tmp_path, wha
         process.kill()
         process.wait()
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("module", ["settling", "blocks"])
+def test_what_is_open_at_the_exit_ends_before_the_meters_drain(module):
+    """Whatever is imported first: what is registered last at the exit runs first."""
+    code = f"""
+import atexit
+exits, register = [], atexit.register
+atexit.register = lambda each, *args: exits.append(each.__module__) or register(each, *args)
+import countwerk_meter_langchain.{module}
+print(exits.index("countwerk_meter._metering.engine") < exits.index("countwerk_meter_langchain.{module}"))
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True\n"
