@@ -14,12 +14,12 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 from opentelemetry import trace
 
+from countwerk_meter._frozen import frozen
 from countwerk_meter._unique import random_bytes
 from countwerk_meter.errors import ConfigurationError, InvalidRequestError
 
@@ -27,7 +27,7 @@ _EXPLICIT: Final = re.compile(r"[a-z0-9._-]{1,59}\Z")
 _REMEMBERED_SPANS: Final = 100_000
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Step:
     """
     A logical step that somebody else names.
@@ -45,7 +45,7 @@ class Step:
     trace_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EventId:
     """
     A derived id, and what the journal keeps beside it.

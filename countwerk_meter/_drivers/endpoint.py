@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import httpx
 from pydantic import SecretStr
 
+from countwerk_meter._frozen import frozen
 from countwerk_meter.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def conceal(api_key: str | SecretStr | None) -> SecretStr | None:
     return SecretStr(api_key if isinstance(api_key, str) else "")  # pyright: ignore[reportUnnecessaryIsInstance] - callers without types
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Endpoint:
     """A checked base URL and its key; `repr` shows neither key nor fingerprint."""
 

@@ -12,10 +12,10 @@ import asyncio
 import contextlib
 import random
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from countwerk_meter._flow.commands import Emit, Interrupted, Journal, Now, Send, Sleep
+from countwerk_meter._frozen import frozen
 from countwerk_meter.errors import CountwerkError, JournalError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Listens(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ran(Generic[T]):
     """A flow is over, and this is its result."""
 

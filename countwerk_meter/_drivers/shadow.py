@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from countwerk_meter._flow.books import Operation
+from countwerk_meter._frozen import frozen
 from countwerk_meter._wire import requests
 from countwerk_meter._wire.codes import STATUS_OF
 from countwerk_meter._wire.replies import Answer, Envelope
@@ -43,7 +44,7 @@ def shadow_of(ledger: str) -> str:
     return f"shadow:{ledger}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Standing(Operation[int]):
     """Read how many credits of an account are charged or held, as this journal has it."""
 

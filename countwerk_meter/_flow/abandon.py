@@ -6,13 +6,13 @@ Nothing ran, so nothing is charged, and no hold or open charge stays behind that
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from countwerk_meter._flow.begin import Fail
 from countwerk_meter._flow.books import Operation
 from countwerk_meter._flow.ending import Release
 from countwerk_meter._flow.states import ChargeState, ReservationState
+from countwerk_meter._frozen import frozen
 
 if TYPE_CHECKING:
     from countwerk_meter._flow.books import Books
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _REASON = "interrupted while reserving"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Abandon(Operation[bool]):
     """
     End what this gate began, wherever it stood; True: a hold may have been made (money rule 3).

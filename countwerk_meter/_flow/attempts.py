@@ -7,13 +7,13 @@ is recorded whoever owns the row by then, because it is the truth.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from countwerk_meter._flow.books import Operation
 from countwerk_meter._flow.legs import add_late, late_of
 from countwerk_meter._flow.rows import CONFIRM, DEDUCT, ChargeRow, ReservationRow, replace
 from countwerk_meter._flow.states import WAITING, ChargeState, ReservationState
+from countwerk_meter._frozen import frozen
 
 if TYPE_CHECKING:
     from countwerk_meter._flow.books import Books
@@ -25,7 +25,7 @@ _CONFIRMABLE = frozenset({ReservationState.CLOSING, ReservationState.UNRESOLVED,
 _CARRIED = frozenset({ChargeState.COMMITTED, ChargeState.UNRESOLVED, ChargeState.CLOSED})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Claim:
     """A reservation with its charges, as the journal has them."""
 
@@ -33,7 +33,7 @@ class Claim:
     charges: tuple[ChargeRow, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Load(Operation["Claim | None"]):
     """Read a reservation and its charges."""
 
@@ -45,7 +45,7 @@ class Load(Operation["Claim | None"]):
         return None if row is None else Claim(row, tuple(books.charges_of(self.key)))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OpenAttempt(Operation["ReservationRow | None"]):
     """
     Commit `attempt n open` before a confirm or a cancel leaves; None: somebody else moved the row, send nothing.
@@ -91,7 +91,7 @@ def confirming(row: ReservationRow, amount: int) -> ReservationRow:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CloseAttempt(Operation["ReservationRow | None"]):
     """
     Close an attempt that a definite answer or NotSent ended without ending the row; try again at `due_at`.
@@ -121,7 +121,7 @@ def unsent(row: ReservationRow, now: float) -> CloseAttempt:
     return CloseAttempt(row.key, CONFIRM, delivered=False, due_at=now, failed=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Postpone(Operation[None]):
     """Leave the row as it is, an attempt in doubt included, and come back at `due_at`."""
 
@@ -150,7 +150,7 @@ def _closed(row: ReservationRow, kind: str | None, *, delivered: bool) -> Reserv
     return replace(row, cancels_open=max(row.cancels_open - (kind == CANCEL), 0))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ended:
     """What the end of a reservation leaves: the charges that ended with it, and deducts that are now due."""
 
@@ -160,7 +160,7 @@ class Ended:
     excess: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Confirmed(Operation[Ended]):
     """
     Record that the confirm was carried out: its charges are settled.
@@ -211,7 +211,7 @@ def _settled(
     return Ended(row, tuple(settled), tuple(deducts), max(named - frozen, 0) + twice)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NotThere(Operation[Ended]):
     """
     Read a 404 on a confirm: only time, a committed cancel and the other attempts say what it means (rule 8).
@@ -235,7 +235,7 @@ class NotThere(Operation[Ended]):
         return End(self.key, ReservationState.UNRESOLVED, reason, self.now, closes=CONFIRM).apply(books)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class End(Operation[Ended]):
     """
     End a reservation otherwise: cancelled, expired, or unresolved.
@@ -266,7 +266,7 @@ class End(Operation[Ended]):
         return _end_charges(books, row, self.now, deduct=self.deduct, reason=self.reason)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Convert(Operation[Ended]):
     """
     Turn the charges of a hold that expired, or whose time is unknown, into deducts (money rule 8).
@@ -306,7 +306,7 @@ def _end_charges(books: Books, row: ReservationRow, now: float, *, deduct: bool,
     return Ended(row, tuple(ended), tuple(deducts))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ExpireOrphan(Operation["ReservationRow | None"]):
     """End a reserve in doubt whose validity has passed: whatever was held is given back by now (I4)."""
 
@@ -321,7 +321,7 @@ class ExpireOrphan(Operation["ReservationRow | None"]):
         return row
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Lapse(Operation["ReservationRow | None"]):
     """
     End an open block's hold that has expired (an open reservation is recovered at its expiry, whoever owns it).
@@ -344,7 +344,7 @@ class Lapse(Operation["ReservationRow | None"]):
         return row
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LoadCharge(Operation["ChargeRow | None"]):
     """Read a charge."""
 

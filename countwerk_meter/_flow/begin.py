@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from countwerk_meter._flow.books import Operation
 from countwerk_meter._flow.clock import expired_at, outwaited
 from countwerk_meter._flow.rows import DEDUCT, ChargeRow, ReservationRow, replace
 from countwerk_meter._flow.states import RESTARTABLE, ChargeState, ReservationState
+from countwerk_meter._frozen import frozen
 
 if TYPE_CHECKING:
     from countwerk_meter._flow.books import Books
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 DEFERRED = "deferred"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Debt:
     """Credits an account owes: deferred calls (open ones at their estimate) and deducts that found no credits."""
 
@@ -34,7 +34,7 @@ class Debt:
         return self.uncollected > 0 or (self.deferred > 0 and self.total > limit)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Begun:
     """
     What beginning a charge met.
@@ -48,7 +48,7 @@ class Begun:
     debt: Debt = Debt()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Held:
     """What our own open reservations hold for an account, in credits, and when the first ends (POSIX seconds)."""
 
@@ -89,7 +89,7 @@ def _restarted(books: Books, charge: ChargeRow) -> Begun:
     return Begun(charge=replace(charge, epoch=met.epoch + 1))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Begin(Operation[Begun]):
     """Commit the reservation's row and its charge's id before the request leaves (money rule 3)."""
 
@@ -113,7 +113,7 @@ class Begin(Operation[Begun]):
         return replace(begun, charge=charge)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Draw(Operation["Begun | None"]):
     """
     Begin a charge on an open reservation; None: it cannot draw on it, nothing was written.
@@ -146,7 +146,7 @@ class Draw(Operation["Begun | None"]):
         return Begun(charge=charge)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Direct(Operation[Begun]):
     """Commit a flat charge that needs no hold: it is deducted under its own id (money rule 7: durable)."""
 
@@ -160,7 +160,7 @@ class Direct(Operation[Begun]):
         return begun
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Defer(Operation[Begun]):
     """
     Let the call run without a hold: the ledger cannot be reached, and the app chose `on_unavailable="defer"`.
@@ -192,7 +192,7 @@ class Defer(Operation[Begun]):
         return Begun(charge=charge)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MarkHeld(Operation["ReservationRow | None"]):
     """
     Record the ledger's reservation; None: the journal knows this id already, so the answer is in doubt (rule 1).
@@ -247,7 +247,7 @@ def _end_call(books: Books, row: ReservationRow, state: ChargeState, reason: str
             books.save_charge(replace(charge, state=charge.checked_step(state), owner=row.owner, reason=reason))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Fail(Operation[Held]):
     """
     End a reserve that made no hold (`refused`) or may have made one (`in_doubt`), and its charge with it.
@@ -277,7 +277,7 @@ class Fail(Operation[Held]):
         return held_by_us(books, self.hold)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Forsake(Operation["ReservationRow | None"]):
     """End a reserve whose gate died without a word, though its process lives: it may have made a hold (rule 3, I8)."""
 
@@ -293,7 +293,7 @@ class Forsake(Operation["ReservationRow | None"]):
         return row
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Deny(Operation[Held]):
     """Leave the tombstone of a charge that was denied before any request left: the account's debt is too high."""
 
@@ -316,7 +316,7 @@ def held_by_us(books: Books, of: ReservationRow | ChargeRow) -> Held:
     return Held(sum(row.amount for row in rows), min(ends, default=None))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HeldFor(Operation[Held]):
     """Read what our own open reservations hold for a charge's account."""
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from countwerk_meter._frozen import frozen
 
 if TYPE_CHECKING:
     from countwerk_meter._flow.books import Operation
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Send:
     """Send one request; answered with `Answer`, `NotSent` or `InDoubt` by `deadline` (monotonic seconds)."""
 
@@ -21,7 +23,7 @@ class Send:
     deadline: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Journal:
     """
     Carry out one operation on the journal, in one transaction; answered with its result.
@@ -33,7 +35,7 @@ class Journal:
     waits: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sleep:
     """Wait `seconds`, or with `jitter` a random part of them (full jitter); answered with None."""
 
@@ -41,12 +43,12 @@ class Sleep:
     jitter: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Now:
     """Answered with a `Moment`."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Emit:
     """Tell whoever listens what happened; answered with None. `fields` hold no secret, no prompt, no URL."""
 
@@ -54,7 +56,7 @@ class Emit:
     fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Moment:
     """
     One reading of the clocks.

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from countwerk_meter._flow.books import Operation
 from countwerk_meter._flow.legs import add_late, mirror
 from countwerk_meter._flow.rows import DEDUCT, ChargeRow, replace
 from countwerk_meter._flow.states import CHARGE_STEPS, WAITING, ChargeState
+from countwerk_meter._frozen import frozen
 
 if TYPE_CHECKING:
     from countwerk_meter._flow.books import Books
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Recorded:
     """The charge as it stands now (None: there is none), and what the answer left short."""
 
@@ -22,7 +22,7 @@ class Recorded:
     late: ChargeRow | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Deducted(Operation[Recorded]):
     """
     Record what came of a deduct: settled, uncollected, unresolved, or (`committed`) still waiting, until `due_at`.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,6 +11,7 @@ from countwerk_meter._flow.clock import Life, life_of
 from countwerk_meter._flow.legs import OVER, add_late, leg
 from countwerk_meter._flow.rows import CONFIRM, DEDUCT, ChargeRow, ReservationRow, replace
 from countwerk_meter._flow.states import ChargeState, ReservationState
+from countwerk_meter._frozen import frozen
 from countwerk_meter.pricing._price import EXACT
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ ON_ITS_WAY = 15.0
 ROUNDINGS = ("ceil", "carry")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Committed:
     """
     What a commit did.
@@ -42,7 +42,7 @@ class Committed:
     attempt: Claim | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Measured:
     """How much a call cost: exact credits, how they were found (`basis`), and the lines that explain them, as JSON."""
 
@@ -79,7 +79,7 @@ def _work(*rows: ReservationRow | ChargeRow | None) -> tuple[tuple[str, str], ..
     return tuple(work)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Commit(Operation[Committed]):
     """
     Make the actual amount durable: this commit is the charge (money rule 7).
@@ -206,7 +206,7 @@ class Commit(Operation[Committed]):
         return Committed(charge, _work(late), late=missing)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Release(Operation[Committed]):
     """
     End a call that used nothing: nothing used is a cancel (money rule 10).
@@ -240,7 +240,7 @@ class Release(Operation[Committed]):
         return Committed(done, _work(row))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Checkpoint(Operation[None]):
     """Keep what is known of a running call, so that a crash does not lose it."""
 
@@ -256,7 +256,7 @@ class Checkpoint(Operation[None]):
             books.save_charge(kept)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Seal(Operation[Committed]):
     """End a block's extra holds (`top_up`): no further draw, settle once the open ones have ended."""
 

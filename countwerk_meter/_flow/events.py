@@ -7,9 +7,10 @@ prompt, an answer or a URL. A test holds table and code equal, both ways.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from countwerk_meter._frozen import frozen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +22,7 @@ _CALL: Final = ("usage_event_id", "account_id", "operation", "amount")
 _CHARGE: Final = (*_CALL, "basis", "via", "trace_id")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Event:
     """What an event says, which fields it may have (`amount` in credits), and whether to alert on it."""
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from countwerk_meter._flow.books import Operation
+from countwerk_meter._frozen import frozen
 from countwerk_meter.estimating import Histories, History
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def _histories(books: Books, kind: Kind) -> Histories:
     return Histories(History.load(books.history(*kind)), History.load(common))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Recall(Operation[Histories]):
     """Read what is known of such calls."""
 
@@ -46,7 +46,7 @@ class Recall(Operation[Histories]):
         return _histories(books, self.kind)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Learn(Operation[Histories]):
     """Add some answers to what is known of such calls, and return all of it; many processes add to it."""
 

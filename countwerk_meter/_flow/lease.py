@@ -8,7 +8,6 @@ back, or a cancel. A dead process' leases are recovered as its blocks are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -23,6 +22,7 @@ from countwerk_meter._flow.rows import LEASE, ReservationRow, replace
 from countwerk_meter._flow.settle import settle
 from countwerk_meter._flow.states import HOLDING, ON_RESERVE, ChargeState, Outcome, ReservationState, Sequel
 from countwerk_meter._flow.verdict import Verdict
+from countwerk_meter._frozen import frozen
 from countwerk_meter._wire import requests
 from countwerk_meter._wire.replies import Answer, InDoubt
 
@@ -43,7 +43,7 @@ _LOOK_AGAIN: Final = 0.05
 _LOOKS: Final = 20
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wanted:
     """What an account's calls of one operation have just been asking for, in credits."""
 
@@ -76,7 +76,7 @@ def ahead_of(books: Books, of: ReservationRow) -> int:
     return sum(row.amount - row.committed for row in rows if row.key.startswith(LEASE))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ahead(Operation[int]):
     """Read what an account's leases hold ahead."""
 
@@ -87,7 +87,7 @@ class Ahead(Operation[int]):
         return ahead_of(books, self.lease)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BeginLease(Operation["ReservationRow | None"]):
     """
     Commit a lease's row before its request leaves (rule 3); None: it is not worth it, nothing was written.
@@ -113,7 +113,7 @@ class BeginLease(Operation["ReservationRow | None"]):
         return row
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Recall(Operation["ReservationRow | None"]):
     """End a lease: no further draw; it settles once the open ones have ended. Answers with the row as it is then."""
 
@@ -128,7 +128,7 @@ class Recall(Operation["ReservationRow | None"]):
         return row
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ForgoLease(Operation[None]):
     """Give up a lease whose taking was cut short: one that may have been made is in doubt, one that was, ended."""
 
@@ -142,7 +142,7 @@ class ForgoLease(Operation[None]):
         Recall(self.lease.key, self.now).apply(books)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Standing(Operation["tuple[tuple[ReservationRow | None, bool], ...]"]):
     """Read how leases stand, and whether their accounts owe anything (rule 14)."""
 
@@ -164,7 +164,7 @@ class TakeEnd(Enum):
     NO_ANSWER = "no answer"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Taken:
     """What came of taking a lease."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from countwerk_meter._flow.backoff import PARKED_FOR, SETTLE_BASE, SETTLE_CAP, ceiling
 from countwerk_meter._flow.states import Outcome
 from countwerk_meter._flow.verdict import Pass, Verdict
+from countwerk_meter._frozen import frozen
 from countwerk_meter._wire.replies import Answer, InDoubt
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def retry_after(reply: Reply) -> float | None:
     return reply.retry_after if isinstance(reply, InDoubt) else None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Again:
     """When a row that this reply did not end is due again (POSIX seconds), and what its pass came to."""
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from countwerk_meter._flow.books import Operation
 from countwerk_meter._flow.states import ChargeState, ReservationState
+from countwerk_meter._frozen import frozen
 
 if TYPE_CHECKING:
     from countwerk_meter._flow.books import Books, DueRow
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 EVERY: Final = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Agenda:
     """What settlement has to do: rows that are due now, and when the next one after them is (POSIX seconds)."""
 
@@ -24,7 +24,7 @@ class Agenda:
     next_due: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Due(Operation[Agenda]):
     """Read an owner's agenda, but for the rows of the accounts in `without`."""
 
@@ -40,7 +40,7 @@ class Due(Operation[Agenda]):
         return Agenda(tuple(rows), books.next_due(self.ledger, self.owner, self.now))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Charges(Operation["list[ChargeRow]"]):
     """Read charges, newest first."""
 
@@ -53,7 +53,7 @@ class Charges(Operation["list[ChargeRow]"]):
         return books.charges(self.ledger, self.states, self.limit)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Unsettled(Operation["list[ReservationRow]"]):
     """Read reservations that wait for settlement, and those that the client cannot decide."""
 
@@ -68,7 +68,7 @@ class Unsettled(Operation["list[ReservationRow]"]):
         return books.reservations(self.ledger, self.states, self.limit)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Owners(Operation["set[str]"]):
     """Read who owns a key's rows that have not ended; None: every key's."""
 
@@ -80,7 +80,7 @@ class Owners(Operation["set[str]"]):
         return books.owners(self.ledger, self.principal)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Waiting(Operation[bool]):
     """Read whether an owner has anything that still settles by itself: not what is uncollected or in doubt."""
 

@@ -7,11 +7,11 @@ deleted; only its id stays known (money rule 1).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from countwerk_meter._flow.books import Operation
 from countwerk_meter._flow.rows import replace
+from countwerk_meter._frozen import frozen
 
 if TYPE_CHECKING:
     from countwerk_meter._flow.books import Books
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 AT_ONCE: Final = 500
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pruned:
     """What one step shrank and deleted; `after`: where the next one goes on (POSIX seconds), None: there is no more."""
 
@@ -29,7 +29,7 @@ class Pruned:
     after: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Prune(Operation[Pruned]):
     """Shrink a ledger's rows that have ended and were begun before `before` (POSIX seconds), so many at most."""
 

@@ -8,7 +8,6 @@ an id of its own, once no confirm of it can arrive any more.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -22,6 +21,7 @@ from countwerk_meter._flow.overview import EVERY
 from countwerk_meter._flow.rows import CONFIRM, replace
 from countwerk_meter._flow.settle import probe
 from countwerk_meter._flow.states import LISTED, WAITING, ChargeState, ReservationState
+from countwerk_meter._frozen import frozen
 
 if TYPE_CHECKING:
     from countwerk_meter._flow.books import Books
@@ -40,7 +40,7 @@ class Finding(StrEnum):
     WRITTEN_OFF = "written-off"  # nobody will find out, or it will not be collected
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Listing:
     """One row that waits for a person: a charge with the hold that it drew on, or a hold alone, made for a call."""
 
@@ -49,7 +49,7 @@ class Listing:
     call: ChargeRow | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Listings(Operation["list[Listing]"]):
     """Read what waits for a person, oldest first: charges, then holds without one that waits."""
 
@@ -75,7 +75,7 @@ class Listings(Operation["list[Listing]"]):
         return found
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Closed:
     """
     What closing did: the row as it stands now, or why it could not be closed.
@@ -89,7 +89,7 @@ class Closed:
     again: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Close(Operation[Closed]):
     """
     Close one listed row, by the id of its charge or the journal key of its hold, with what was found and a note.

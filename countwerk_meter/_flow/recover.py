@@ -8,7 +8,6 @@ contract proves that two keys see the same accounts, and a deduct under the wron
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -19,6 +18,7 @@ from countwerk_meter._flow.deduct import settled_fields
 from countwerk_meter._flow.ending import Commit, Measured, Release, closing
 from countwerk_meter._flow.rows import DEDUCT, replace
 from countwerk_meter._flow.states import HOLDING, WAITING, ChargeState, ReservationState
+from countwerk_meter._frozen import frozen
 
 if TYPE_CHECKING:
     from countwerk_meter._flow.books import Books, DueRow
@@ -34,7 +34,7 @@ ADOPTED_AT_ONCE: Final = 100
 _SENDS: Final = WAITING | {ReservationState.CLOSING}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Recovered:
     """What was taken over: calls closed by the policy, rows that go on, reserves in doubt."""
 
@@ -46,7 +46,7 @@ class Recovered:
         return Recovered(self.closed + other.closed, self.resumed + other.resumed, self.orphans + other.orphans)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Adopted:
     """What one transaction took over; `calls` are those that the policy closed, as they stand now."""
 
@@ -55,7 +55,7 @@ class Adopted:
     more: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Abandoned(Operation["tuple[list[str], bool]"]):
     """Read which owners are dead, and whether any row is overdue: mostly none, and then nothing is written."""
 
@@ -77,7 +77,7 @@ def _is_anothers(books: Books, due: DueRow, terms: Terms) -> bool:
     return row is not None and row.owner != terms.owner
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Adopt(Operation[Adopted]):
     """
     Make rows of a dead owner ours, in one transaction, so that two recoverers never take one row both.
@@ -149,7 +149,7 @@ class Adopt(Operation[Adopted]):
         return step.apply(books).charge or charge
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TakeOverdue(Operation[int]):
     """
     Take the rows that their owner, though it seems to live, has left alone for too long: stopped, say, or hung.
@@ -182,7 +182,7 @@ class TakeOverdue(Operation[int]):
         return taken
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TakeKey(Operation[int]):
     """
     Let a rotated API key take over the rows of the one before it; only a person can say that it is the same account.
@@ -199,7 +199,7 @@ class TakeKey(Operation[int]):
         return books.rename_principal(self.ledger, self.before, self.after)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Keys(Operation["dict[str, int]"]):
     """Read how many rows that have not ended each key has, by its fingerprint."""
 

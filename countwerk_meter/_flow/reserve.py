@@ -7,7 +7,6 @@ has no key (money rule 3).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from countwerk_meter._flow.outcomes import outcome_of, retry_after, why
 from countwerk_meter._flow.rows import replace
 from countwerk_meter._flow.states import ON_RESERVE, ChargeState, Sequel
 from countwerk_meter._flow.verdict import Verdict
+from countwerk_meter._frozen import frozen
 from countwerk_meter._wire import requests
 from countwerk_meter._wire.models import Balance, LedgerReservation, PurchaseLinks
 from countwerk_meter._wire.replies import Answer, InDoubt, NotSent, to_error
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from countwerk_meter._wire.requests import LedgerRequest
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Refused:
     """Too few credits: what our own reservations hold, and what the account owes where that is what refused it."""
 
@@ -51,7 +51,7 @@ class _Refused:
     debt: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Gate:
     """
     The call may run.

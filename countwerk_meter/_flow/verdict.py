@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+from countwerk_meter._frozen import frozen
 
 
 class Verdict(Enum):
@@ -17,7 +18,7 @@ class Verdict(Enum):
     PARKED = "parked"  # 403: this account waits
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pass:
     """
     One pass.

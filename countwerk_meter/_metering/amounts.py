@@ -11,6 +11,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
 from countwerk_meter._flow.ending import Measured
+from countwerk_meter._frozen import frozen
 from countwerk_meter._wire.requests import AMOUNT_LIMIT, checked_amount
 from countwerk_meter.errors import ConfigurationError, CountwerkError, PricingError
 from countwerk_meter.pricing import PriceProfile
@@ -52,7 +53,7 @@ def checked_prices(prices: PriceProfile | str | Path | Mapping[str, Any] | None)
     return profile
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Hold:
     """How many credits to hold, and what the number means."""
 
@@ -196,7 +197,7 @@ class Measurements:
         return Measured(self.exact, "counted" if self.counted else "provider", self.as_json())
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ending:
     """How a call ended: `measured` is None where nothing is charged, and `reason` says why."""
 

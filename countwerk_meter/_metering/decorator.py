@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from countwerk_meter._frozen import frozen
 from countwerk_meter._metering.scope import current_account, current_reservation
 from countwerk_meter.errors import ConfigurationError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Recipe:
     """How to meter one function: each argument a value, or a callable of the call's own arguments."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
+from countwerk_meter._frozen import frozen
 from countwerk_meter._metering.amounts import price_in
 from countwerk_meter._wire.requests import checked_account, checked_operation
 from countwerk_meter.errors import ConfigurationError
@@ -84,7 +85,7 @@ class Estimates:
         return self.estimate(operation, account_id=account_id, input=estimate, model=model, max_output_tokens=cap)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Clamp:
     """How much of a call's estimated output a balance pays for."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from countwerk_meter._flow.rows import ChargeRow, ReservationRow
+from countwerk_meter._frozen import frozen
 from countwerk_meter._unique import random_name
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DEFAULT_VALIDITY_MINUTES = 15
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Spec:
     """One call, as the app asked for it."""
 

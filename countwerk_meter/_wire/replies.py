@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
+from countwerk_meter._frozen import frozen
 from countwerk_meter._wire.codes import STATUS_OF, error_type
 from countwerk_meter.errors import ApiError, LedgerUnavailableError, RateLimitError, without_links, without_urls
 
@@ -28,7 +29,7 @@ _MAX_MESSAGE: Final = 300
 _SECONDS: Final = re.compile(r"[0-9]{1,9}")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Envelope:
     """A definite answer's content. `status` is the code's own where the HTTP status said something else."""
 
@@ -44,7 +45,7 @@ class Envelope:
         return self.code is None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answer:
     """The ledger answered, definitely. `server_time`: its own clock, POSIX seconds, where it said so."""
 
@@ -52,14 +53,14 @@ class Answer:
     server_time: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NotSent:
     """The connection was never made: nothing was carried out."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InDoubt:
     """It may have been carried out. A bare 429 still says how long to wait."""
 

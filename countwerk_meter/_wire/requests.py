@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
+from countwerk_meter._frozen import frozen
 from countwerk_meter.errors import InvalidRequestError
 
 _OPERATION: Final = re.compile(r"[a-z0-9._-]{3,64}\Z")
@@ -20,7 +21,7 @@ VALIDITY_LIMIT_MINUTES: Final = 7 * 24 * 60
 AMOUNT_LIMIT: Final = 2**53 - 1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LedgerRequest:
     """
     One POST to the ledger.
