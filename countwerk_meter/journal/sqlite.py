@@ -146,6 +146,7 @@ class SqliteJournal(Journal):
         waiting: queue.SimpleQueue[_Job],
     ) -> None:
         db: sqlite3.Connection | None = connection
+        books = SqliteBooks(connection, self._locks.is_held)
         del connection
         self._synced: bool | None = None
         writes()
@@ -157,12 +158,13 @@ class SqliteJournal(Journal):
             if jobs and db is None:
                 try:
                     db, self._synced = opened(self._path), None
+                    books = SqliteBooks(db, self._locks.is_held)
                 except JournalError as error:
                     for _, future in jobs:
                         future.set_exception(error)
                     jobs = []
             if jobs and db is not None:
-                self._commit(db, SqliteBooks(db, self._locks.is_held), jobs)
+                self._commit(db, books, jobs)
             pauses = [job for job in group if isinstance(job, _Pause)]
             if pauses and db is not None:
                 db.close()
@@ -185,7 +187,7 @@ class SqliteJournal(Journal):
                 db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
                 self._synced = durable
             begin = "BEGIN" if reads_only else "BEGIN IMMEDIATE"
-            db.execute(begin)
+            books.begin(begin)
             try:
                 results = [(future, operation.apply(books), None) for operation, future in jobs]
                 books.write()
@@ -195,17 +197,17 @@ class SqliteJournal(Journal):
                 # One cannot be carried out, which is rare: once more, so that it is undone alone.
                 db.execute("ROLLBACK")
                 books.forget_rows()
-                db.execute(begin)
+                books.begin(begin)
                 results = self._one_by_one(db, books, jobs)
             db.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - a full disk, a locked file: whoever waits must hear of it
             # This thread must go on, or every later commit would wait for ever.
             with contextlib.suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
+            books.forget_rows()
             failure = JournalError(f"the journal {self.name} cannot be written: {error}")
             reads = [job for job in jobs if job[0].reads]
             if 0 < len(reads) < len(jobs):
-                books.forget_rows()
                 # A full disk can still be read: the state of a charge, say, by an app that waits for it.
                 self._commit(db, books, reads)
                 jobs = [job for job in jobs if not job[0].reads]
@@ -227,6 +229,7 @@ class SqliteJournal(Journal):
                 if _is_the_stores(error):
                     raise
                 db.execute("ROLLBACK TO one")
+                books.forget_rows()
                 results.append((future, None, refused(self.name, error)))
             db.execute("RELEASE one")
         return results

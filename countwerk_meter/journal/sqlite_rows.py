@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -18,17 +19,19 @@ R = TypeVar("R", ReservationRow, ChargeRow)
 _STATEMENTS: Final = Statements(hints=True)
 _values_of_reservation: Final = attrgetter(*RESERVATION)
 _values_of_charge: Final = attrgetter(*CHARGE)
+# A call moves its two rows on four times, most of them within moments; what is older is read again.
+_ROWS_KEPT: Final = 1024
 # Read by key: what was saved and is not written yet is told from here.
 _BY_KEY: Final = frozenset({_STATEMENTS.reservation, _STATEMENTS.charge})
 
 
 class SqliteBooks(SqlBooks):
     """
-    The journal's rows inside one open transaction; whether an owner lives, its lock says.
+    The journal's rows over one connection, inside one transaction after another; whether an owner lives, its lock says.
 
     Nobody else writes meanwhile, so a row is read once and written once, by what changed in it: every index that holds
     none of that is left alone, and calls that draw on one hold share its row. Whatever else is asked of the tables is
-    asked once all is written.
+    asked once all is written. While no other connection has written, a transaction knows what the one before it knew.
     """
 
     def __init__(self, connection: sqlite3.Connection, is_held: Callable[[str], bool]) -> None:
@@ -38,9 +41,21 @@ class SqliteBooks(SqlBooks):
         self._stored: dict[tuple[str, ...], tuple[Any, ...]] = {}
         self._known: dict[tuple[str, ...], ReservationRow | ChargeRow] = {}
         self._unwritten: dict[tuple[str, ...], ReservationRow | ChargeRow] = {}
+        self._version: int | None = None
+
+    def begin(self, transaction: str) -> None:
+        """Begin a transaction, knowing what the last one knew, if nobody else has written since."""
+        self._db.execute(transaction)
+        (version,) = self._db.execute("PRAGMA data_version").fetchone()
+        if version != self._version:
+            self._version = version
+            self.forget_rows()
+        elif len(self._stored) > _ROWS_KEPT:
+            for key in list(islice(self._stored, len(self._stored) - _ROWS_KEPT // 2)):
+                del self._stored[key], self._known[key]
 
     def forget_rows(self) -> None:
-        """Forget what was read, and what was not written: it was undone, or another transaction begins."""
+        """Forget what was read, and what was not written: it was undone, or somebody else has written."""
         self._stored.clear()
         self._known.clear()
         self._unwritten.clear()
