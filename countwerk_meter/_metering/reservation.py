@@ -184,14 +184,11 @@ class Reservation(Call):
     def usable_parent(self) -> Reservation | None:
         """Return the enclosing block that this call may draw on: open, of the same meter and account."""
         parent = self._parent
-        if (
-            parent is not None
-            and parent.open
-            and parent._engine is self._engine
-            and parent.account_id == self.account_id
-        ):
-            return parent
-        return None
+        return parent if parent is not None and parent.open and self._is_alike(parent) else None
+
+    def _is_alike(self, other: Call) -> bool:
+        """Whether another call is of the same meter and account."""
+        return other._engine is self._engine and other.account_id == self.account_id
 
     def block(self) -> Reservation | None:
         """Return the enclosing block that holds the credits, or drew on a lease, looking through what drew on it."""
@@ -245,12 +242,7 @@ class Reservation(Call):
         if block is not None:
             return block.flat or block._mode is Mode.ASIDE
         gone = self._parent
-        return (
-            gone is not None
-            and gone._given_back
-            and gone._engine is self._engine
-            and gone.account_id == self.account_id
-        )
+        return gone is not None and gone._given_back and self._is_alike(gone)
 
     def passed(self, gate: Gate) -> None:
         """Take up the call that a gate has let through."""
@@ -383,7 +375,7 @@ class Reservation(Call):
             if self._ahead and (done.charge is None or done.charge.reservation_key is None):
                 funding.gone()
         around = self._parent
-        while around is not None and around._engine is self._engine and around.account_id == self.account_id:
+        while around is not None and self._is_alike(around):
             # No lock: whoever is interrupted while holding one would stop the journal's thread.
             around._nested_charged.append(self._own_charged)
             around = around._parent

@@ -7,7 +7,7 @@ it (`strict=False`), so that it is caught by what it does to somebody's money, a
 
 from dataclasses import dataclass, replace
 
-from countwerk_meter._flow import begin, recover, settle
+from countwerk_meter._flow import begin, lease, recover, settle
 from countwerk_meter._flow.attempts import (
     CANCEL,
     Claim,
@@ -280,6 +280,20 @@ def overdue_gates_leave_their_charge(patch):
     patch.setattr(recover, "orphaned", leaving)
 
 
+def a_lease_is_confirmed_whole(patch):
+    """What was taken ahead counts as used, whatever was drawn on it."""
+    recalled = lease.Recall.apply
+
+    def apply(self, books):
+        row = recalled(self, books)
+        if row is not None and row.state is CLOSING and row.frozen is None:
+            row = replace(row, committed=row.amount)
+            books.save_reservation(row)
+        return row
+
+    patch.setattr(lease.Recall, "apply", apply)
+
+
 @dataclass(frozen=True)
 class Mutant:
     """A policy, the scenario that shows what is wrong with it, and the invariants that it may break."""
@@ -320,4 +334,5 @@ FURTHER = (
     Mutant("ids charged late begin anew", ids_charged_late_begin_anew, "begun anew elsewhere", "I2"),
     Mutant("calls on trust stay the heir's", calls_on_trust_stay_the_heirs, "run on trust, taken over", "I8"),
     Mutant("overdue gates leave their charge", overdue_gates_leave_their_charge, "a gate that hangs", "I2"),
+    Mutant("a lease is confirmed whole", a_lease_is_confirmed_whole, "a lease", "I2"),
 )

@@ -12,8 +12,6 @@ only when all the runs that have used it are: one that was interrupted may have 
 
 from __future__ import annotations
 
-import atexit
-import os
 import threading
 import time
 import weakref
@@ -21,7 +19,6 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-import countwerk_meter.meter  # noqa: F401  # pyright: ignore[reportUnusedImport] - its exit comes first, and so runs last
 from countwerk_meter_langchain.reaping import REAPER
 
 if TYPE_CHECKING:
@@ -31,7 +28,6 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 5.0
 
 _AT_ONCE: Final = 10_000
-_EVERY: weakref.WeakSet[Blocks] = weakref.WeakSet()
 
 
 @dataclass(slots=True, eq=False)
@@ -73,7 +69,7 @@ class Blocks:
         # The collector may close a call that was left, which ends its block, in a thread that holds the lock.
         self._lock = threading.RLock()
         self._open: OrderedDict[str, _Open] = OrderedDict()
-        _EVERY.add(self)
+        REAPER.enlist(self)
 
     def find(self, key: str, run: object | None) -> Reservation | None:
         """
@@ -112,6 +108,10 @@ class Blocks:
             _end(found.block, error)
             REAPER.leave(self)
 
+    def end_all(self) -> None:
+        """End every block: the process ends."""
+        self.tidy(everything=True)
+
     def tidy(self, *, everything: bool = False) -> None:
         """End the blocks whose hold is over or whose runs were left, or all of them."""
         limit = time.monotonic() - self._validity
@@ -144,20 +144,3 @@ def _end(block: Reservation, error: BaseException | None) -> None:
         # Without a draw the block would be charged for itself.
         block.cancel("nothing was drawn on it")
     block.finish_now(error)
-
-
-@atexit.register
-def _at_exit() -> None:
-    """End what is still open before the meters drain: this is registered after theirs, so it runs before."""
-    for blocks in list(_EVERY):
-        blocks.tidy(everything=True)
-
-
-def _forked() -> None:
-    """Leave the parent's blocks to it."""
-    for blocks in list(_EVERY):
-        blocks.forget_open()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)

@@ -11,24 +11,23 @@ import uuid
 import weakref
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.runnables.config import var_child_runnable_config
 
-from countwerk_meter import ChargeInProgressError, ConfigurationError, InsufficientCreditsError
+from countwerk_meter import ConfigurationError
 from countwerk_meter.events import Step
 from countwerk_meter_langchain.calls import Run
 from countwerk_meter_langchain.chains import NOWHERE, Chain, label_of, stands_at
 from countwerk_meter_langchain.claims import CLAIMS, Claim
 from countwerk_meter_langchain.counting import estimate, input_tokens, model_name, output_cap, requested
-from countwerk_meter_langchain.pausing import pause, take_resume_value
+from countwerk_meter_langchain.passage import Passage
 from countwerk_meter_langchain.runs import Runs
 from countwerk_meter_langchain.settling import Settling, enter_batch, leave_batch
 from countwerk_meter_langchain.shown import Shown
 from countwerk_meter_langchain.steps import SPACE_KEY, Steps, counts_of, current_task
 from countwerk_meter_langchain.tools import step_of_tool
-from countwerk_meter_langchain.travel import Travels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from countwerk_meter import Meter, Reservation, Usage
     from countwerk_meter_langchain.accounts import Accounts
     from countwerk_meter_langchain.calls import Batch
-    from countwerk_meter_langchain.steps import Named
 
 DEFAULT_VALIDITY_MINUTES: Final = 15
 
@@ -103,10 +101,10 @@ class Gate:
         self._nonce = uuid.uuid4().hex
         self.runs = Runs()
         self.steps = Steps(self.runs, counts_of(meter))
-        self.travels = Travels()
         self._elsewhere: weakref.WeakValueDictionary[UUID, Claim] = weakref.WeakValueDictionary()
         seconds = (terms.validity or DEFAULT_VALIDITY_MINUTES) * 60.0
         self.settling = Settling(self.runs, meter, self._unannounced, seconds, self.steps, flat=terms.price is not None)
+        self.passage = Passage(meter, self.runs, self.steps, self.settling, pauses=terms.pauses)
         self.shown = Shown(self.settling.yielded)
 
     def chain_began(
@@ -180,7 +178,7 @@ class Gate:
             )
             step = named.step if named is not None else step_of_tool(self.steps, path, called, str(run_id))
             with _claiming(claim), self._around(path):
-                reservation = self._passed(
+                reservation = self.passage.through(
                     lambda step: self.meter.reserve(
                         account_id,
                         operation,
@@ -275,7 +273,7 @@ class Gate:
             count = input_tokens(prompt, params)
             step = named.step if named is not None else Step(("langchain", self._nonce, str(run_id)), durable=False)
             with self._around(path):
-                reservation = self._passed(
+                reservation = self.passage.through(
                     lambda step: self._reserve(account_id, step, count, params, model),
                     step,
                     named,
@@ -302,61 +300,6 @@ class Gate:
         if claim is not None:
             claim.reservation = run.reservation
             CLAIMS.hold(claim, lambda: self.settling.give_up(run))
-
-    def _passed(
-        self,
-        make: Callable[[Step], Reservation],
-        step: Step,
-        named: Named | None,
-        path: tuple[UUID, ...],
-    ) -> Reservation:
-        """Pass the ledger's gate; what refused the call is remembered for the run."""
-        if named is not None:
-            # An earlier attempt of this step may have left its call behind, a stream that fell silent, say.
-            for run in self.runs.of_step(named):
-                self.settling.give_up(run)
-        reservation: Reservation | None = None
-        try:
-            reservation = self._begin(lambda: make(step), path)
-            anew = self.travels.anew(step, path, replayed=reservation.replayed)
-            if anew is not None:
-                reservation.finish()
-                reservation = self._begin(lambda: make(anew), path)
-        except BaseException as error:
-            if reservation is not None:
-                # Ctrl-C just behind the gate: nobody would end the call.
-                reservation.finish_now(error)
-            if named is not None:
-                self.steps.back(named)
-            if isinstance(error, InsufficientCreditsError):
-                self._refuse(error)
-            raise
-        return reservation
-
-    def _begin(self, make: Callable[[], Reservation], path: tuple[UUID, ...]) -> Reservation:
-        reservation = make()
-        if path:
-            self.runs.denials.check(path[-1], reservation, pauses=self.terms.pauses)
-        if self.terms.pauses:
-            take_resume_value(self.meter, reservation)
-        try:
-            return reservation.begin()
-        except ChargeInProgressError:
-            if not reservation.event().durable:
-                raise
-        except InsufficientCreditsError as denied:
-            if path:
-                self.runs.denials.note(path[-1], denied)
-            raise
-        # The worker that began this step may have died since.
-        self.meter.recover()
-        return make().begin()
-
-    def _refuse(self, denied: InsufficientCreditsError) -> NoReturn:
-        """Raise a denial, or pause the graph with it."""
-        if self.terms.pauses:
-            pause(denied)
-        raise denied
 
     def _reserve(
         self,

@@ -253,7 +253,7 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
     def _begin(self, visit: Visit, make: Callable[[Step], Reservation], step: Step) -> Reservation:
         try:
             reservation = self._begun(visit, make, step)
-            anew = self._handler._gate.travels.anew(step, visit.path, replayed=reservation.replayed)
+            anew = self._handler._gate.passage.travels.anew(step, visit.path, replayed=reservation.replayed)
             if anew is not None:
                 reservation.finish()
                 reservation = self._begun(visit, make, anew)
@@ -274,7 +274,7 @@ class CountwerkAgentMiddleware(AgentMiddleware[Any, Any]):
             return make(step).begin()
 
     async def _abegin(self, visit: Visit, make: Callable[[Step], Reservation], step: Step) -> Reservation:
-        travels = self._handler._gate.travels
+        travels = self._handler._gate.passage.travels
         try:
             reservation = await self._abegun(visit, make, step)
             anew = await asyncio.to_thread(travels.anew, step, visit.path, replayed=reservation.replayed)

@@ -1,20 +1,25 @@
 """
-One timer for all handlers of a process, on which each looks after the calls that nobody may tell the end of.
+What looks after the calls and blocks that nobody may tell the end of: from time to time, and as the process ends.
 
-A handler may be made for each request, so a thread for each of them would be many. While calls of a handler are open it
-is kept alive here, so that they are ended although the request, and the handler with it, is gone.
+There is one timer for a process: a handler may be made for each request, and a thread for each of them would be many.
+While calls of a handler are open it is kept alive here, so that they are ended although the request, and the handler
+with it, is gone.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import threading
+import weakref
 from typing import Final, Protocol
+
+import countwerk_meter.meter  # noqa: F401  # pyright: ignore[reportUnusedImport] - its exit comes first, and so runs last
 
 
 class Watched(Protocol):
-    """What looks after open calls."""
+    """What looks after open calls, or blocks."""
 
     def look_after(self) -> float | None:
         """End what can be ended; return in how many seconds to look again, None: there is nothing left."""
@@ -22,6 +27,14 @@ class Watched(Protocol):
 
     def idle(self) -> bool:
         """Whether nothing is left to be ended."""
+        ...
+
+    def end_all(self) -> None:
+        """End all that is open: the process ends."""
+        ...
+
+    def forget_open(self) -> None:
+        """Begin a forked child with nothing open: what there is stays its parent's."""
         ...
 
 
@@ -32,6 +45,11 @@ class Reaper:
         self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
         self._watched: dict[int, Watched] = {}
+        self._enlisted: weakref.WeakSet[Watched] = weakref.WeakSet()
+
+    def enlist(self, one: Watched) -> None:
+        """Tell this one, as long as it is there, when the process ends and when it was forked."""
+        self._enlisted.add(one)
 
     @property
     def armed(self) -> bool:
@@ -52,11 +70,22 @@ class Reaper:
             if one.idle():
                 self._watched.pop(id(one), None)
 
-    def forked(self) -> None:
-        """Begin anew in a child process: the thread is not there, and the lock may have been held."""
+    def reset(self) -> None:
+        """Watch nothing, with a lock and a timer to come."""
         self._lock = threading.RLock()
         self._timer = None
         self._watched = {}
+
+    def forked(self) -> None:
+        """Begin anew in a child process: the thread is not there, and the lock may have been held."""
+        self.reset()
+        for one in list(self._enlisted):
+            one.forget_open()
+
+    def at_exit(self) -> None:
+        """End what is still open before the meters drain: this is registered after theirs, so it runs before."""
+        for one in list(self._enlisted):
+            one.end_all()
 
     def _arm(self, seconds: float) -> None:
         timer = threading.Timer(seconds, self._look)
@@ -88,5 +117,6 @@ class Reaper:
 
 
 REAPER: Final = Reaper()
+atexit.register(REAPER.at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=REAPER.forked)

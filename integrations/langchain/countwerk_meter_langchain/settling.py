@@ -7,16 +7,12 @@ so.
 
 from __future__ import annotations
 
-import atexit
 import logging
-import os
 import time
-import weakref
 from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
-import countwerk_meter.meter  # noqa: F401  # pyright: ignore[reportUnusedImport] - its exit comes first, and so runs last
 from countwerk_meter_langchain.answers import (
     FREE,
     Streamed,
@@ -50,7 +46,6 @@ GRACE_SECONDS = 5.0
 # Set in a start hook, this is seen again only where LangChain's sync path called it: the async path runs each hook in a
 # copy of the context.
 _batches: ContextVar[tuple[Batch, ...]] = ContextVar("countwerk_langchain_batches", default=())
-_SETTLINGS: weakref.WeakSet[Settling] = weakref.WeakSet()
 
 
 class GivenUp(Exception):  # noqa: N818 - the reason of a release, never raised
@@ -92,7 +87,7 @@ class Settling:
         self._steps = steps
         self._flat = flat
         self._warned = False
-        _SETTLINGS.add(self)
+        REAPER.enlist(self)
 
     def streaming(self, run_id: UUID, take: Callable[[Streamed], None]) -> None:
         """Note that a call yielded something: from here on it is not free (money rule 13)."""
@@ -271,7 +266,7 @@ class Settling:
         for run in self._runs.older_than(self._validity):
             self.give_up(run)
         if not REAPER.armed:
-            self._give_up_silent()
+            self.look_after()
 
     def watch(self) -> None:
         """See to it that an open call is given up once nobody can tell of its end any more."""
@@ -279,13 +274,13 @@ class Settling:
 
     def flush(self) -> None:
         """Settle what was abandoned now."""
-        self._give_up_silent(after=0.0)
+        self.look_after(at_once=True)
 
     def forget_open(self) -> None:
         """Begin a forked child with no open calls."""
         self._runs.forget_open()
 
-    def give_up_all(self) -> None:
+    def end_all(self) -> None:
         """Give up every open call: the process ends."""
         self.flush()
         for run in self._runs.older_than(0.0):
@@ -296,27 +291,26 @@ class Settling:
         self._runs.abandon(run)
         self.watch()
 
-    def look_after(self) -> float | None:
-        """End the calls of which nobody can tell any more; return when to look again, None: nothing is left."""
-        return self._give_up_silent()
+    def look_after(self, *, at_once: bool = False) -> float | None:
+        """
+        End the calls of which nobody can tell any more, and the abandoned ones that have been silent for long.
 
-    def idle(self) -> bool:
-        """Whether no call is open, or streams on although it was given up."""
-        return self._runs.idle()
-
-    def _give_up_silent(self, after: float | None = None) -> float | None:
-        """Give up the abandoned calls that have been silent for long; return when to look at the next one."""
-        grace = GRACE_SECONDS if after is None else after
+        Returns when to look again, None: nothing is left. `at_once`: however short they have been silent.
+        """
         wait = self._give_up_unheard()
         for run in self._runs.abandoned():
-            left = run.touched + grace - time.monotonic()
-            if left > 0 and after is None:
+            left = run.touched + GRACE_SECONDS - time.monotonic()
+            if left > 0 and not at_once:
                 wait = left if wait is None else min(wait, left)
             elif run.released:
                 self._give_up_again(run)
             else:
                 self.give_up(run)
         return wait
+
+    def idle(self) -> bool:
+        """Whether no call is open, or streams on although it was given up."""
+        return self._runs.idle()
 
     def _give_up_unheard(self) -> float | None:
         """Give up the calls of which nobody can tell any more; return when to look at the others, if there are any."""
@@ -354,20 +348,3 @@ class Settling:
 
     def _tell(self, event: str, **fields: Any) -> None:
         self._meter._engine.telemetry.event(event, fields)
-
-
-@atexit.register
-def _at_exit() -> None:
-    """End what is still open before the meters drain: this is registered after theirs, so it runs before."""
-    for settling in list(_SETTLINGS):
-        settling.give_up_all()
-
-
-def _forked() -> None:
-    """Leave the parent's calls to it."""
-    for settling in list(_SETTLINGS):
-        settling.forget_open()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)

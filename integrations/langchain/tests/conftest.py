@@ -258,4 +258,4 @@ def nothing_is_looked_after():
     timer = reaping.REAPER._timer
     if timer is not None:
         timer.cancel()
-    reaping.REAPER.forked()
+    reaping.REAPER.reset()

@@ -5,7 +5,7 @@ import json
 import threading
 
 import pytest
-from countwerk_meter_langchain import CountwerkAgentMiddleware, CountwerkCallbackHandler, blocks
+from countwerk_meter_langchain import CountwerkAgentMiddleware, CountwerkCallbackHandler, reaping
 from langchain.agents import create_agent, middleware
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
@@ -427,7 +427,7 @@ def test_a_run_that_breaks_outside_of_its_calls(bench, agent_model, end):
         create_agent(agent_model(), [], middleware=[ours, Breaks()]).invoke(ASK)
     assert bench.sandbox.control.books("acct")["reserved"] == 50
     if end == "exit":
-        blocks._at_exit()
+        reaping.REAPER.at_exit()
     else:
         ours._blocks._validity = 0.0
         ours._blocks.tidy()
