@@ -45,17 +45,28 @@ class Deadline(threading.local):
 
 
 class _Stream(httpcore.NetworkStream):
+    """One connection. What is written leaves when an answer is to be read: head and body in one piece."""
+
     def __init__(self, inner: httpcore.NetworkStream, deadline: Deadline) -> None:
         self._inner = inner
         self._deadline = deadline
+        self._unsent = b""
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if self._unsent:
+            data, self._unsent = self._unsent, b""
+            # As httpcore does: whoever takes no more may have answered all the same.
+            with contextlib.suppress(httpcore.WriteError):
+                self._send(data, timeout)
         return self._inner.read(max_bytes, self._deadline.left(timeout, httpcore.ReadTimeout))
 
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - httpcore's signature
+        self._unsent += buffer
+
+    def _send(self, data: bytes, timeout: float | None) -> None:
         # Not through the stream's own write: its timeout begins anew with every piece that a slow reader takes.
         sock: socket.socket = self._inner.get_extra_info("socket")
-        unsent = memoryview(buffer)
+        unsent = memoryview(data)
         try:
             while unsent:
                 sock.settimeout(self._deadline.left(timeout, httpcore.WriteTimeout))

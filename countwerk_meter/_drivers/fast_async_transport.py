@@ -8,15 +8,13 @@ connection that the ledger closed, or on which it said anything unasked, is not 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import socket
 import time
 from collections import deque
 from typing import TYPE_CHECKING, cast
 
 from countwerk_meter._drivers import transport as _httpx
-from countwerk_meter._drivers.fast_transport import readable
 from countwerk_meter._drivers.http_exchange import Address, Exchange, GarbledError
+from countwerk_meter._drivers.sockets import dialed, readable
 from countwerk_meter._wire.replies import InDoubt, NotSent, read_reply
 
 if TYPE_CHECKING:
@@ -170,39 +168,14 @@ class AsyncFastTransport:
             self._idle.popleft().drop()
 
     async def _connect(self, until: float) -> Connection:
-        """
-        Try a name's addresses one by one, each with an equal part of the time that is left.
-
-        Not by asyncio's own race between them: one that is cancelled leaves sockets open.
-        """
         loop, address = asyncio.get_running_loop(), self._address
-        addresses = await _resolved(loop, address)
-        while True:
-            host = addresses.pop(0)
-            try:
-                async with asyncio.timeout((until - time.monotonic()) / (len(addresses) + 1)):
-                    _, connection = await loop.create_connection(
-                        lambda: Connection(loop),
-                        host,
-                        address.port,
-                        ssl=_httpx.tls() if address.tls else None,
-                        server_hostname=address.host if address.tls else None,
-                    )
-            except OSError:
-                if not addresses:
-                    raise
-            else:
-                break
+        connection = await dialed(
+            lambda: Connection(loop),
+            address.host,
+            address.port,
+            loop.time() + until - time.monotonic(),
+            _httpx.tls() if address.tls else None,
+        )
         self._open.add(connection)
         connection.lost.add_done_callback(lambda _: self._open.discard(connection))
         return connection
-
-
-async def _resolved(loop: asyncio.AbstractEventLoop, address: Address) -> list[str]:
-    try:
-        # No thread for what needs no resolving.
-        ipaddress.ip_address(address.host)
-    except ValueError:
-        found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
-    return [address.host]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import queue
-import select
 import socket
 import time
 import weakref
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from countwerk_meter._drivers import transport as _httpx
 from countwerk_meter._drivers.http_exchange import Address, Exchange, GarbledError
+from countwerk_meter._drivers.sockets import readable
 from countwerk_meter._wire.replies import InDoubt, NotSent, read_reply
 
 if TYPE_CHECKING:
@@ -32,15 +32,6 @@ _PIECE: Final = 64 << 10
 class _Idle(NamedTuple):
     sock: socket.socket
     since: float
-
-
-def readable(number: int) -> bool:
-    """Whether there is something to read, which on an idle connection is its end; a closed one counts as such."""
-    if number < 0:
-        return True
-    poll = select.poll()
-    poll.register(number, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def _left(deadline: float) -> float:

@@ -13,7 +13,7 @@ import os
 import time
 import traceback
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import httpcore
 import httpx
@@ -112,18 +112,40 @@ class _SyncPool(httpx.HTTPTransport):
         )
 
 
+class _OneConnection:
+    """In the place of httpcore's pool, which asks, locks and cleans up for many: one, made anew when it is over."""
+
+    def __init__(self) -> None:
+        self._connection: httpcore.AsyncHTTPConnection | None = None
+
+    async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
+        kept = self._connection
+        if kept is not None and (not kept.is_available() or kept.has_expired()):
+            await self.aclose()
+            kept = None
+        if kept is None:
+            kept = self._connection = httpcore.AsyncHTTPConnection(
+                request.url.origin,
+                ssl_context=tls(),
+                keepalive_expiry=KEEPALIVE_SECONDS,
+                network_backend=SocketBackend(),
+            )
+        return await kept.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        kept, self._connection = self._connection, None
+        if kept is not None:
+            # Whatever a dead connection says at its end.
+            with contextlib.suppress(Exception):
+                await kept.aclose()
+
+
 class _Lane(httpx.AsyncHTTPTransport):
-    """httpx's own transport over one connection, whose socket is cheap to ask."""
+    """httpx's own transport over one connection."""
 
     def __init__(self) -> None:
         super().__init__(verify=tls())
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=tls(),
-            max_connections=1,
-            max_keepalive_connections=1,
-            keepalive_expiry=KEEPALIVE_SECONDS,
-            network_backend=SocketBackend(),
-        )
+        self._pool: Any = _OneConnection()
         self.idle_since = 0.0
 
 
@@ -154,9 +176,7 @@ class _Lanes:
         if self._free and time.monotonic() - self._free[0].idle_since > KEEPALIVE_SECONDS:
             lane = self._free.popleft()
             self._made.discard(lane)
-            # Whatever a dead connection says at its end, the answer that was just read stands.
-            with contextlib.suppress(Exception):
-                await lane.aclose()
+            await lane.aclose()
 
     async def aclose(self) -> None:
         while self._made:

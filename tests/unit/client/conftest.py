@@ -3,11 +3,17 @@
 import asyncio
 import socket
 import threading
+import time
 from contextlib import contextmanager
 
 import pytest
 
+from countwerk_meter._drivers.choice import async_transport, sync_transport
+from countwerk_meter._drivers.endpoint import Endpoint
+from countwerk_meter._wire import requests
 from countwerk_meter.client import AsyncCountwerkClient, CountwerkClient
+
+BALANCE = requests.balance("acct_1")
 
 
 def _run(kind, key, url, *, method, args, kwargs, options):
@@ -39,6 +45,33 @@ def call(request, transport, countwerk_sandbox):
 
     run.kind = request.param
     return run
+
+
+@pytest.fixture(params=["sync", "async"])
+def replies(request, transport):
+    """Ask for a balance over one transport, so many times one after the other; return what came of each."""
+
+    def send(url, times=1, pause=0.0, within=5.0):
+        endpoint = Endpoint.of("key", url)
+        if request.param == "sync":
+            sender = sync_transport(endpoint, None)
+            try:
+                return [(time.sleep(pause), sender.send(BALANCE, time.monotonic() + within))[1] for _ in range(times)]
+            finally:
+                sender.close()
+
+        async def run():
+            sender = async_transport(endpoint)
+            found = []
+            for _ in range(times):
+                await asyncio.sleep(pause)
+                found.append(await sender.send(BALANCE, time.monotonic() + within))
+            await sender.aclose()
+            return found
+
+        return asyncio.run(run())
+
+    return send
 
 
 @pytest.fixture

@@ -166,7 +166,7 @@ def test_no_time_to_connect(addresses):
             (lambda: backend.connect_tcp("ledger.example", 443), httpcore.ConnectTimeout),
             (lambda: stream.start_tls(None), httpcore.ConnectTimeout),
             (lambda: stream.read(1), httpcore.ReadTimeout),
-            (lambda: stream.write(b"x"), httpcore.WriteTimeout),
+            (lambda: (stream.write(b"x"), stream.read(1)), httpcore.WriteTimeout),
         ]:
             with pytest.raises(kind):
                 operation()
@@ -188,22 +188,39 @@ class FakeSocket(FakeStream):
         self.taken.append(bytes(data[:1]))
         return 1
 
+    def read(self, max_bytes, timeout=None):
+        return b"answer"
 
-@pytest.mark.parametrize(
-    ("error", "kind"), [(TimeoutError(), httpcore.WriteTimeout), (BrokenPipeError(), httpcore.WriteError)]
-)
-def test_writes_that_fail(addresses, error, kind):
-    """Every piece of a write is given what is left by then, and a socket's errors become httpcore's."""
+
+def test_a_write_that_takes_too_long(addresses):
+    """What was written leaves when an answer is read; every piece of it is given what is left by then."""
     deadline, network = Deadline(), FakeNetwork(works={"192.0.2.1"})
-    network.stream = FakeSocket(error)
+    network.stream = FakeSocket(TimeoutError())
     stream = DeadlineBackend(deadline, network).connect_tcp("ledger.example", 443)
 
-    with deadline.until(time.monotonic() + 30), pytest.raises(kind):
-        stream.write(b"abc", 100.0)
+    with deadline.until(time.monotonic() + 30):
+        stream.write(b"ab", 100.0)
+        stream.write(b"c", 100.0)
+        assert [] == network.stream.taken
+        with pytest.raises(httpcore.WriteTimeout):
+            stream.read(1, 100.0)
 
     assert [b"a", b"b"] == network.stream.taken
     assert [30, 30, 30] == [round(timeout) for timeout in network.stream.timeouts]
     assert sorted(network.stream.timeouts, reverse=True) == network.stream.timeouts
+
+
+def test_whoever_takes_no_more_may_have_answered(addresses):
+    """A ledger that refuses a request before it has read all of it is heard all the same."""
+    deadline, network = Deadline(), FakeNetwork(works={"192.0.2.1"})
+    network.stream = FakeSocket(BrokenPipeError())
+    stream = DeadlineBackend(deadline, network).connect_tcp("ledger.example", 443)
+
+    with deadline.until(time.monotonic() + 30):
+        stream.write(b"abc", 100.0)
+        assert b"answer" == stream.read(100, 100.0)
+
+    assert [b"a", b"b"] == network.stream.taken
 
 
 def test_a_name_that_does_not_resolve(call, monkeypatch, raises):

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from countwerk_meter._drivers import deadline, fast_async_transport, fast_transport
+from countwerk_meter._drivers import deadline, fast_async_transport, fast_transport, sockets
 from countwerk_meter._drivers import transport as transports
 from countwerk_meter._drivers.endpoint import Endpoint, KeyAuth, conceal
 from countwerk_meter.client import AsyncCountwerkClient, CountwerkClient
@@ -63,7 +63,7 @@ async def acrash(self, buffer, timeout=None):  # noqa: ASYNC109 - httpcore's sig
 def crash_in_the_socket(monkeypatch):
     """Make every write of a request end in an exception, with the request in the frame's locals."""
     monkeypatch.setattr(deadline._Stream, "write", crash)
-    monkeypatch.setattr("httpcore._backends.anyio.AnyIOStream.write", acrash)
+    monkeypatch.setattr(sockets._Stream, "write", acrash)
     monkeypatch.setattr(fast_transport.FastTransport, "_write", lambda self, sock, data, deadline: crash(sock, data))
     monkeypatch.setattr(fast_async_transport.Connection, "_write", crash)
 
