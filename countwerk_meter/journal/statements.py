@@ -80,13 +80,15 @@ class Statements:
             f"ledger = ? AND account_id = ? AND {self._among(COLLECTED)}",
             "charge_account",
         )
+        # The first of each table by its index: of what is open, however much that is, one row is looked at.
+        first = "SELECT * FROM (SELECT due_at FROM {} WHERE owner = ? AND due_at > ? AND ledger = ? AND {}"
+        first += " ORDER BY due_at LIMIT 1) AS {}"
         self.next_due = self._marked(
             "SELECT min(due_at) FROM ("
-            f" SELECT due_at FROM {self.reservation_table}{self._by('reservation_live')}"
-            f" WHERE owner = ? AND due_at > ? AND ledger = ? AND {holding}"
-            f" UNION ALL SELECT due_at FROM {self.charge_table}{self._by('charge_live')}"
-            f" WHERE owner = ? AND due_at > ? AND ledger = ? AND {live}"
-            ") AS rows_of_both"
+            + first.format(self.reservation_table + self._by("reservation_live"), holding, "holds")
+            + " UNION ALL "
+            + first.format(self.charge_table + self._by("charge_live"), live, "calls")
+            + ") AS rows_of_both"
         )
         self.reservations_owned = self._reservations(
             f"ledger = ? AND principal = ? AND owner = ? AND {holding} LIMIT ?{skip}", "reservation_live"

@@ -10,6 +10,7 @@ from dataclasses import fields
 import pytest
 
 from countwerk_meter._flow.rows import ChargeRow, ReservationRow
+from countwerk_meter._flow.states import ReservationState
 from countwerk_meter.errors import JournalError
 from countwerk_meter.journal import owners, sqlite_file, sqlite_rows
 from countwerk_meter.journal import sqlite as module
@@ -126,6 +127,35 @@ def test_no_query_of_a_call_or_of_recovery_grows_with_what_is_settled(opened, pa
     scans = [line for line in reads if not line.endswith(("INDEX reservation_live", "INDEX charge_live"))]
     assert not [line for line in scans if line.startswith(("SCAN reservation", "SCAN charge"))]
     assert not [line for line in reads if line.endswith(("PRIMARY KEY (ledger=?)", "charge_newest (ledger=?)"))]
+
+
+@pytest.mark.parametrize("query", ["charge", "reservation", "knows", "owed", "due", "next_due"])
+def test_no_query_of_a_call_or_of_settling_grows_with_what_is_open(opened, path, query):
+    """Counted in steps of SQLite's machine: with 500 calls open, as with five."""
+    journal = opened()
+    found = getattr(Statements(hints=True), query)
+    text = found(0) if callable(found) else found
+    values = {
+        "charge": ("l", "c0"), "reservation": ("k0",), "knows": ("l", "r0") * 2, "owed": ("l", "p", "a"),
+        "due": ("o", 50.0, "l") * 2 + (64,), "next_due": ("o", 50.0, "l") * 2,
+    }[query]  # fmt: skip
+
+    def steps(opens):
+        def open_them(books):
+            for at in range(opens):
+                held = {"state": ReservationState.HELD, "reservation_id": f"r{at}", "due_at": 100.0 + at}
+                books.save_reservation(a_reservation(f"k{at}", **held))
+                books.save_charge(a_charge(f"c{at}", reservation_key=f"k{at}"))
+
+        journal.run(Do(open_them))
+        db, counted = sqlite3.connect(path), []
+        db.set_progress_handler(lambda: counted.append(1), 1)
+        db.execute(text, values).fetchall()
+        db.close()
+        return len(counted)
+
+    few = steps(5)
+    assert steps(500) <= few + 2
 
 
 def test_the_operations_of_rules_4_and_7_ask_to_be_synced():
