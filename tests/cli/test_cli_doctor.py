@@ -146,6 +146,13 @@ def test_a_price_profile_that_is_not_what_it_says(cli, tmp_path):
             "countwerk-meter-langchain 0.1.0",
             "problem",
         ),
+        ({"fastapi": "0.120"}, "fastapi 0.120", "note"),
+        ({"fastapi": "0.120", "countwerk-meter-fastapi": "0.1.0"}, "fastapi 0.120", "ok"),
+        (
+            {"fastapi": "0.120", "countwerk-meter-fastapi": "0.1.0", "countwerk-meter": "0.2.0"},
+            "countwerk-meter-fastapi 0.1.0",
+            "problem",
+        ),
         ({"opentelemetry-api": "1.45"}, "opentelemetry-api 1.45", "note"),
         ({"opentelemetry-sdk": "1.45"}, "opentelemetry-sdk 1.45", "ok"),
         ({"openai": "3.54"}, "openai 3.54", "note"),

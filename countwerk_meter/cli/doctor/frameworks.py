@@ -30,24 +30,27 @@ _NOTES: Final = {
 
 def installed_frameworks() -> list[Finding]:
     """Look at what is installed here."""
-    return [*_langchain(), *_tracing(), *_noted()]
+    return [*_integrated("langchain-core", "langchain", major="1"), *_integrated("fastapi"), *_tracing(), *_noted()]
 
 
-def _langchain() -> list[Finding]:
-    core, ours = _version("langchain-core"), _version("countwerk-meter-langchain")
-    if core is None:
+def _integrated(framework: str, extra: str = "", *, major: str = "") -> list[Finding]:
+    """Look at a framework that a distribution of ours serves; `major`: the only version of it that does."""
+    extra = extra or framework
+    theirs, ours = _version(framework), _version(f"countwerk-meter-{extra}")
+    if theirs is None:
         return []
+    name = f"{framework} {theirs}"
     if ours is None:
-        advice = "pip install 'countwerk-meter[langchain]'"
-        return [Finding(_AREA, f"langchain-core {core}", "note", "countwerk-meter-langchain is missing", advice)]
-    found = [Finding(_AREA, f"langchain-core {core}", "ok", f"metered by countwerk-meter-langchain {ours}")]
-    if not core.startswith("1."):
-        found = [Finding(_AREA, f"langchain-core {core}", "problem", "countwerk-meter-langchain needs 1.x")]
+        advice = f"pip install 'countwerk-meter[{extra}]'"
+        return [Finding(_AREA, name, "note", f"countwerk-meter-{extra} is missing", advice)]
+    found = [Finding(_AREA, name, "ok", f"metered by countwerk-meter-{extra} {ours}")]
+    if major and not theirs.startswith(f"{major}."):
+        found = [Finding(_AREA, name, "problem", f"countwerk-meter-{extra} needs {major}.x")]
     meter = _version("countwerk-meter")
     if meter is not None and meter != ours:
         detail = f"belongs to countwerk-meter {ours}, and {meter} is installed"
-        advice = f"pip install countwerk-meter-langchain=={meter}"
-        found.append(Finding(_AREA, f"countwerk-meter-langchain {ours}", "problem", detail, advice))
+        advice = f"pip install countwerk-meter-{extra}=={meter}"
+        found.append(Finding(_AREA, f"countwerk-meter-{extra} {ours}", "problem", detail, advice))
     return found
 
 
