@@ -51,10 +51,15 @@ class _Stream(httpcore.NetworkStream):
         self._inner = inner
         self._deadline = deadline
         self._unsent = b""
+        self._used = False
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         if self._unsent:
             data, self._unsent = self._unsent, b""
+            if self._used and self.get_extra_info("is_readable"):
+                # What came since it was taken is no answer to this; and nothing of it has left.
+                raise httpcore.ConnectError("the connection was closed, or talked on")
+            self._used = True
             # As httpcore does: whoever takes no more may have answered all the same.
             with contextlib.suppress(httpcore.WriteError):
                 self._send(data, timeout)

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, cast
 
+from countwerk_meter._drivers import lanes
 from countwerk_meter._drivers import transport as _httpx
 from countwerk_meter._drivers.http_exchange import Address, Exchange, GarbledError
 from countwerk_meter._drivers.sockets import dialed, readable
@@ -56,7 +57,7 @@ class Connection(asyncio.Protocol):
 
     def good(self) -> bool:
         """Whether it may carry another request."""
-        fresh = time.monotonic() - self.idle_since < _httpx.KEEPALIVE_SECONDS
+        fresh = time.monotonic() - self.idle_since < lanes.KEEPALIVE_SECONDS
         return fresh and not self._transport.is_closing() and not readable(self._number)
 
     def drop(self) -> None:
@@ -142,6 +143,9 @@ class AsyncFastTransport:
                 return NotSent("ConnectTimeout")
             except OSError:
                 return NotSent("ConnectError")
+            if self._closed:
+                connection.drop()
+                return NotSent("the client is closed")
         exchange = Exchange()
         try:
             why = await connection.ask(self._address.written(request), exchange, deadline)
@@ -164,7 +168,7 @@ class AsyncFastTransport:
     def _give(self, connection: Connection) -> None:
         now = connection.idle_since = time.monotonic()
         self._idle.append(connection)
-        if now - self._idle[0].idle_since > _httpx.KEEPALIVE_SECONDS:
+        if now - self._idle[0].idle_since > lanes.KEEPALIVE_SECONDS:
             self._idle.popleft().drop()
 
     async def _connect(self, until: float) -> Connection:

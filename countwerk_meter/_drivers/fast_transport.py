@@ -16,6 +16,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from countwerk_meter._drivers import lanes
 from countwerk_meter._drivers import transport as _httpx
 from countwerk_meter._drivers.http_exchange import Address, Exchange, GarbledError
 from countwerk_meter._drivers.sockets import readable
@@ -61,7 +62,7 @@ class _Pool:
                 idle = self._idle.pop()
             except IndexError:  # another thread was faster
                 return None
-            if time.monotonic() - idle.since < _httpx.KEEPALIVE_SECONDS and not readable(idle.sock.fileno()):
+            if time.monotonic() - idle.since < lanes.KEEPALIVE_SECONDS and not readable(idle.sock.fileno()):
                 return idle.sock
             idle.sock.close()
         return None
@@ -74,7 +75,7 @@ class _Pool:
             oldest = self._idle.popleft()
         except IndexError:  # another thread took it
             return
-        if now - oldest.since < _httpx.KEEPALIVE_SECONDS:
+        if now - oldest.since < lanes.KEEPALIVE_SECONDS:
             self._idle.appendleft(oldest)
         else:
             oldest.sock.close()

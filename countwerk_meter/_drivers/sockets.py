@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 # An answer is read in pieces: what came and was not asked for yet is no more than this, in bytes.
-_UNREAD: Final = 256 * 1024
+_UNREAD: Final = 64 * 1024
+# And is handed over in such pieces: ten thousand chunks of a byte each take a third of a second to be understood.
+_PIECE: Final = 16 * 1024
+# Seconds, where nobody says how long.
+_PATIENCE: Final = 60.0
 
 
 def readable(number: int) -> bool:
@@ -45,7 +49,8 @@ async def dialed(make: Callable[[], P], host: str, port: int, until: float, tls:
 
     """
     loop = asyncio.get_running_loop()
-    addresses = await _resolved(loop, host, port)
+    async with asyncio.timeout(until - loop.time()):
+        addresses = await _resolved(loop, host, port)
     while True:
         address = addresses.pop(0)
         try:
@@ -105,13 +110,16 @@ class _Pipe(asyncio.Protocol):
 
     async def read(self, most: int) -> bytes:
         """Return what came, so many bytes at most, as soon as there is any; nothing: it was closed."""
+        if self._got:
+            # Whoever talks without end must not have the loop for himself, nor the timers wait for him.
+            await asyncio.sleep(0)
         while not self._got and not self._over:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         if not self._got and self._error is not None:
             raise httpcore.ReadError(str(self._error)) from self._error
-        data = bytes(self._got[:most])
-        del self._got[:most]
+        data = bytes(self._got[: min(most, _PIECE)])
+        del self._got[: len(data)]
         if self._paused and not self._over:
             self._paused = False
             self.transport.resume_reading()
@@ -121,20 +129,30 @@ class _Pipe(asyncio.Protocol):
 class _Stream(httpcore.AsyncNetworkStream):
     """One connection. What is written leaves when an answer is to be read: head and body in one piece."""
 
-    def __init__(self, pipe: _Pipe) -> None:
+    def __init__(self, pipe: _Pipe, network: SocketBackend, connected_by: float) -> None:
         self._pipe = pipe
+        self._network = network
+        self._connected_by = connected_by
         self._number = pipe.transport.get_extra_info("socket").fileno()
         self._unsent = b""
+        self._used = False
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's signature
         if self._unsent:
-            data, self._unsent = self._unsent, b""
-            self._pipe.transport.write(data)
+            self._send()
         try:
             async with asyncio.timeout(timeout):
                 return await self._pipe.read(max_bytes)
         except TimeoutError:
             raise httpcore.ReadTimeout("no answer in time") from None
+
+    def _send(self) -> None:
+        data, self._unsent = self._unsent, b""
+        if self._network.closed or (self._used and self.get_extra_info("is_readable")):
+            # What came since it was taken is no answer to this; and nothing of it has left.
+            raise httpcore.ConnectError("the connection was closed, or talked on")
+        self._used = True
+        self._pipe.transport.write(data)
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109 - as above
         self._unsent += buffer
@@ -146,12 +164,12 @@ class _Stream(httpcore.AsyncNetworkStream):
         self,
         ssl_context: ssl.SSLContext,
         server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - as above
+        timeout: float | None = None,  # noqa: ARG002, ASYNC109 - what is left of the connection's own
     ) -> httpcore.AsyncNetworkStream:
         """Speak TLS from here on."""
         loop, pipe = asyncio.get_running_loop(), self._pipe
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(self._connected_by - loop.time()):
                 over = await loop.start_tls(pipe.transport, pipe, ssl_context, server_hostname=server_hostname)
         except TimeoutError:
             raise httpcore.ConnectTimeout("no TLS in time") from None
@@ -159,16 +177,22 @@ class _Stream(httpcore.AsyncNetworkStream):
             raise httpcore.ConnectError(str(error)) from error
         assert over is not None
         pipe.transport = over
-        return _Stream(pipe)
+        return _Stream(pipe, self._network, self._connected_by)
 
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":
             return self._pipe.touched or readable(self._number)
-        return self._pipe.transport.get_extra_info({"ssl_object": "ssl_object", "socket": "socket"}.get(info, info))
+        return self._pipe.transport.get_extra_info(info)
 
 
 class SocketBackend(httpcore.AsyncNetworkBackend):
     """httpcore's connections, on the running asyncio loop."""
+
+    closed = False
+
+    def close(self) -> None:
+        """Send nothing any more, on a connection that is being made either."""
+        self.closed = True
 
     async def connect_tcp(
         self,
@@ -179,9 +203,9 @@ class SocketBackend(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[Any] | None = None,  # noqa: ARG002 - as above
     ) -> httpcore.AsyncNetworkStream:
         """Connect."""
-        until = asyncio.get_running_loop().time() + (float("inf") if timeout is None else timeout)
+        until = asyncio.get_running_loop().time() + (_PATIENCE if timeout is None else timeout)
         try:
-            return _Stream(await dialed(_Pipe, host, port, until))
+            return _Stream(await dialed(_Pipe, host, port, until), self, until)
         except TimeoutError:
             raise httpcore.ConnectTimeout("no connection in time") from None
         except OSError as error:

@@ -10,29 +10,25 @@ import asyncio
 import contextlib
 import functools
 import os
+import threading
 import time
 import traceback
-from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-import httpcore
 import httpx
 
-from countwerk_meter._drivers.deadline import Deadline, DeadlineBackend
+from countwerk_meter._drivers.deadline import Deadline
 from countwerk_meter._drivers.endpoint import KeyAuth
-from countwerk_meter._drivers.sockets import SocketBackend
+from countwerk_meter._drivers.lanes import AsyncLane, Lane, Lanes
 from countwerk_meter._wire.replies import MAX_BODY_BYTES, InDoubt, NotSent, Reply, read_reply
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncGenerator
-    from contextlib import AbstractContextManager
+    from collections.abc import AsyncGenerator, Generator
 
     from countwerk_meter._drivers.endpoint import Endpoint
     from countwerk_meter._wire.requests import LedgerRequest
 
-# Below the 5 s after which Node.js and uvicorn close idle connections: a reserve that meets a closing one is in doubt.
-KEEPALIVE_SECONDS: Final = 4.0
 CONNECTIONS: Final = 64
 # Uncompressed: answers are small, and a limit on their size then means what it says.
 _HEADERS: Final = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
@@ -98,91 +94,6 @@ def _missing(error: Exception) -> Reply:
     return NotSent(reason) if isinstance(error, _NEVER_SENT) else InDoubt(reason)
 
 
-class _SyncPool(httpx.HTTPTransport):
-    """httpx's own transport over a pool whose sockets keep the deadline."""
-
-    def __init__(self, deadline: Deadline) -> None:
-        super().__init__(verify=tls())
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=tls(),
-            max_connections=CONNECTIONS,
-            max_keepalive_connections=CONNECTIONS,
-            keepalive_expiry=KEEPALIVE_SECONDS,
-            network_backend=DeadlineBackend(deadline),
-        )
-
-
-class _OneConnection:
-    """In the place of httpcore's pool, which asks, locks and cleans up for many: one, made anew when it is over."""
-
-    def __init__(self) -> None:
-        self._connection: httpcore.AsyncHTTPConnection | None = None
-
-    async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
-        kept = self._connection
-        if kept is not None and (not kept.is_available() or kept.has_expired()):
-            await self.aclose()
-            kept = None
-        if kept is None:
-            kept = self._connection = httpcore.AsyncHTTPConnection(
-                request.url.origin,
-                ssl_context=tls(),
-                keepalive_expiry=KEEPALIVE_SECONDS,
-                network_backend=SocketBackend(),
-            )
-        return await kept.handle_async_request(request)
-
-    async def aclose(self) -> None:
-        kept, self._connection = self._connection, None
-        if kept is not None:
-            # Whatever a dead connection says at its end.
-            with contextlib.suppress(Exception):
-                await kept.aclose()
-
-
-class _Lane(httpx.AsyncHTTPTransport):
-    """httpx's own transport over one connection."""
-
-    def __init__(self) -> None:
-        super().__init__(verify=tls())
-        self._pool: Any = _OneConnection()
-        self.idle_since = 0.0
-
-
-class _Lanes:
-    """
-    As many lanes as there are requests at once; the last one that was given back is taken first.
-
-    httpcore's pool asks all its connections for every request: with 64 of them that was nine tenths of all time.
-    """
-
-    def __init__(self) -> None:
-        self._free: deque[_Lane] = deque()
-        self._made: set[_Lane] = set()
-
-    def take(self) -> _Lane:
-        if self._free:
-            return self._free.pop()
-        lane = _Lane()
-        self._made.add(lane)
-        return lane
-
-    def give(self, lane: _Lane) -> None:
-        lane.idle_since = time.monotonic()
-        self._free.append(lane)
-
-    async def tidy(self) -> None:
-        """Close the lane that has been free for longest, if that is too long."""
-        if self._free and time.monotonic() - self._free[0].idle_since > KEEPALIVE_SECONDS:
-            lane = self._free.popleft()
-            self._made.discard(lane)
-            await lane.aclose()
-
-    async def aclose(self) -> None:
-        while self._made:
-            await self._made.pop().aclose()
-
-
 class _Urls:
     """The endpoints' addresses, each read once."""
 
@@ -208,7 +119,11 @@ class _Urls:
 
 
 class HttpxTransport:
-    """httpx, sync. With a client of the app's own, the deadline is kept between the pieces of an answer only."""
+    """
+    httpx, sync. At most 64 requests at once, one lane each.
+
+    With a client of the app's own, the deadline is kept between the pieces of an answer only.
+    """
 
     def __init__(self, endpoint: Endpoint, http: httpx.Client | None = None) -> None:
         self._endpoint = endpoint
@@ -216,47 +131,65 @@ class HttpxTransport:
         self._urls = _Urls(endpoint)
         self._deadline = Deadline()
         self._http = http
-        self._pool = _SyncPool(self._deadline) if http is None else None
-        self._process = os.getpid()
         self._closed = False
-        # A parent's connections, kept open for it: two processes that read one connection read each other's answers.
-        self._left: list[_SyncPool] = []
+        # A parent's lanes, kept open for it: two processes that read one connection read each other's answers.
+        self._left: list[Lanes[Lane]] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
+        self._lanes = Lanes(lambda: Lane(tls(), self._deadline))
+        self._slots = threading.BoundedSemaphore(CONNECTIONS)
+
+    def _begin_anew(self) -> None:
+        self._left.append(self._lanes)
+        self._begin()
 
     def send(self, request: LedgerRequest, deadline: float) -> Reply:
         try:
             return self._send(request, deadline)
         except BaseException as error:
-            self._leave_pool()
+            # Ctrl-C may have left a lane half read, and a slot taken.
+            self._begin_anew()
             _without_locals(error)
             raise
 
-    def _leave_pool(self) -> None:
-        """Begin anew after Ctrl-C: it may have left the pool's lock held, on which closing it would wait for ever."""
-        if self._pool is not None and self._process == os.getpid():
-            self._left.append(self._pool)
-            self._pool = _SyncPool(self._deadline)
-
     def close(self) -> None:
         self._closed = True
-        if self._pool is not None:
-            self._pool.close()
+        for lane in self._lanes.drain():
+            lane.close()
 
-    def _opened(self, request: LedgerRequest, left: float) -> AbstractContextManager[httpx.Response]:
-        if self._http is None:
-            assert self._pool is not None
-            if self._process != os.getpid():
-                self._left.append(self._pool)
-                self._pool, self._process = _SyncPool(self._deadline), os.getpid()
-            return contextlib.closing(self._pool.handle_request(self._urls.request(request, httpx.Timeout(left))))
-        return self._http.stream(
-            "POST",
-            self._urls(request),
-            content=request.content,
-            headers=_HEADERS,
-            auth=self._auth,
-            timeout=left,
-            follow_redirects=False,
-        )
+    @contextlib.contextmanager
+    def _opened(self, request: LedgerRequest, left: float) -> Generator[httpx.Response]:
+        if self._http is not None:
+            with self._http.stream(
+                "POST",
+                self._urls(request),
+                content=request.content,
+                headers=_HEADERS,
+                auth=self._auth,
+                timeout=left,
+                follow_redirects=False,
+            ) as response:
+                yield response
+            return
+        if self._process != os.getpid():
+            self._begin_anew()
+        slots, lanes = self._slots, self._lanes
+        if not slots.acquire(timeout=left):
+            raise httpx.PoolTimeout("no lane in time")
+        try:
+            lane = lanes.take()
+            try:
+                with contextlib.closing(lane.handle_request(self._urls.request(request, httpx.Timeout(left)))) as found:
+                    yield found
+            finally:
+                lanes.give(lane)
+        finally:
+            slots.release()
+        stale = lanes.stale()
+        if stale is not None:
+            stale.close()
 
     def _send(self, request: LedgerRequest, deadline: float) -> Reply:
         left = deadline - time.monotonic()
@@ -286,7 +219,7 @@ class AsyncHttpxTransport:
         self._auth = KeyAuth(endpoint)
         self._urls = _Urls(endpoint)
         self._slots = asyncio.Semaphore(CONNECTIONS)
-        self._lanes = _Lanes()
+        self._lanes = Lanes(lambda: AsyncLane(tls()))
         self._http = http
         self._closed = False
 
@@ -306,7 +239,8 @@ class AsyncHttpxTransport:
 
     async def aclose(self) -> None:
         self._closed = True
-        await self._lanes.aclose()
+        for lane in self._lanes.drain():
+            await lane.aclose()
 
     @contextlib.asynccontextmanager
     async def _opened(self, request: LedgerRequest, left: float) -> AsyncGenerator[httpx.Response]:
@@ -345,11 +279,15 @@ class AsyncHttpxTransport:
             async with asyncio.timeout(left), self._opened(request, left) as response:
                 async for piece in response.aiter_bytes():
                     body += piece
-                    if len(body) > MAX_BODY_BYTES:
+                    if len(body) > MAX_BODY_BYTES or time.monotonic() > deadline:
                         break
         except TimeoutError:
             return InDoubt("no answer in time")
         except Exception as error:  # noqa: BLE001 - no library's exception crosses this line
             return _missing(error)
-        await self._lanes.tidy()
+        if time.monotonic() > deadline:
+            return InDoubt("no answer in time")
+        stale = self._lanes.stale()
+        if stale is not None:
+            await stale.aclose()
         return read_reply(request, response.status_code, response.headers, bytes(body), self._endpoint.redact)

@@ -220,16 +220,35 @@ def test_what_comes_unasked_is_no_answer(replies, raw_server, unasked, pause):
     assert len(answers) == 2 or not pause
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_what_is_glued_to_an_answer_is_none(replies, raw_server, times):
+    """An answer too many, in one piece with the one that was asked for, is not taken for the next one."""
+
+    def answer(balance):
+        data = b'{"success": true, "data": {"balance": %d, "availableBalance": 7}}' % balance
+        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(data) + data
+
+    def handle(server, connection):
+        server.read_request(connection)
+        connection.sendall(answer(7) + answer(666) * times)
+        server.read_request(connection)
+        connection.sendall(answer(666))
+
+    server = raw_server(handle)
+    assert [7, 7, 7] == [reply.envelope.data["balance"] for reply in replies(server.url, times=3)]
+
+
 def test_a_fork_opens_its_own_connections(countwerk_sandbox, control, monkeypatch):
     """A child process does not read from its parent's connections: it would read the parent's answers."""
     transport = HttpxTransport(Endpoint.of(countwerk_sandbox.api_key, countwerk_sandbox.url))
     assert isinstance(transport.send(BALANCE, soon()), Answer)
-    parents = transport._pool
+    parents = transport._lanes
     monkeypatch.setattr(os, "getpid", lambda: -1)
 
     assert isinstance(transport.send(BALANCE, soon()), Answer)
 
-    assert parents is not transport._pool
-    assert parents._pool.connections
-    parents.close()
+    assert parents is not transport._lanes
+    (lane,) = parents.drain()
+    assert lane._pool._kept.is_idle()
+    lane.close()
     transport.close()

@@ -223,6 +223,22 @@ def test_whoever_takes_no_more_may_have_answered(addresses):
     assert [b"a", b"b"] == network.stream.taken
 
 
+def test_what_came_since_the_connection_was_taken(addresses):
+    """A connection that carried a request before, and has something to read, carries no further one: nothing left."""
+    deadline, network = Deadline(), FakeNetwork(works={"192.0.2.1"})
+    network.stream = FakeSocket(None)
+    network.stream.send = lambda data: len(network.stream.taken.append(bytes(data)) or data)
+    stream = DeadlineBackend(deadline, network).connect_tcp("ledger.example", 443)
+
+    stream.write(b"first")
+    assert b"answer" == stream.read(100, 100.0)
+    stream.write(b"second")
+    with pytest.raises(httpcore.ConnectError):
+        stream.read(100, 100.0)
+
+    assert [b"first"] == network.stream.taken
+
+
 def test_a_name_that_does_not_resolve(call, monkeypatch, raises):
     """A name without an address is a connection that was never made."""
 

@@ -12,7 +12,7 @@ import warnings
 
 import pytest
 
-from countwerk_meter._drivers import choice, fast_transport
+from countwerk_meter._drivers import choice, fast_transport, lanes
 from countwerk_meter._drivers import transport as transports
 from countwerk_meter._drivers.choice import async_transport, sync_transport
 from countwerk_meter._drivers.endpoint import Endpoint
@@ -240,7 +240,7 @@ def test_a_connection_that_was_idle_for_long(over, raw_server, monkeypatch):
     server = raw_server(count_connections(answer_for_ever))
     sender = over(server.url)
     sender.send()
-    monkeypatch.setattr(transports, "KEEPALIVE_SECONDS", -1.0)
+    monkeypatch.setattr(lanes, "KEEPALIVE_SECONDS", -1.0)
 
     assert isinstance(sender.send(), Answer)
     assert isinstance(sender.send(), Answer)

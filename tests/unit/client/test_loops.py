@@ -5,9 +5,10 @@ import gc
 import threading
 import time
 
+import httpcore
 import pytest
 
-from countwerk_meter._drivers import transport as transports
+from countwerk_meter._drivers import lanes, sockets
 from countwerk_meter._drivers.choice import async_transport
 from countwerk_meter._drivers.endpoint import Endpoint
 from countwerk_meter._drivers.loops import LoopTransports
@@ -226,7 +227,7 @@ async def test_lanes_of_httpx(countwerk_sandbox, control, monkeypatch):
     await ask(3)
     await ask(1)
     assert (3, 3) == (len(transport._lanes._free), len(transport._lanes._made))
-    monkeypatch.setattr(transports, "KEEPALIVE_SECONDS", -1.0)
+    monkeypatch.setattr(lanes, "KEEPALIVE_SECONDS", -1.0)
     await ask(1)
     assert (2, 2) == (len(transport._lanes._free), len(transport._lanes._made))
     await transport.aclose()
@@ -239,3 +240,136 @@ async def test_more_requests_than_places(countwerk_sandbox, control, transport):
         answers = await asyncio.gather(*(client.balance("acct_1") for _ in range(100)))
 
     assert {100} == {answer.balance for answer in answers}
+
+
+@pytest.fixture(params=["httpx", "fast"])
+def either(request, monkeypatch):
+    monkeypatch.setenv("COUNTWERK_TRANSPORT", request.param)
+    return lambda url: async_transport(Endpoint.of("key", url, allow_http=True))
+
+
+@pytest.mark.parametrize("piece", [b"1\r\n \r\n", b"HTTP/1.1 103 E\r\n\r\n"], ids=["chunks", "interim"])
+async def test_whoever_talks_without_end_has_not_the_loop_for_himself(either, raw_server, piece):
+    """Thousands of tiny pieces are read in turns with everybody else, and no longer than until the deadline."""
+
+    def flood(server, connection):
+        server.read_request(connection)
+        if piece.startswith(b"1"):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while not server.stop.is_set():
+            connection.sendall(piece * 10_000)
+
+    transport, turns = either(raw_server(flood).url), []
+
+    async def turn():
+        while True:
+            turns.append(time.monotonic())
+            await asyncio.sleep(0.001)
+
+    others = asyncio.create_task(turn())
+    started = time.monotonic()
+    reply = await transport.send(BALANCE, started + 0.5)
+    others.cancel()
+    await transport.aclose()
+    assert isinstance(reply, InDoubt)
+    took = time.monotonic() - started
+    assert took < 3
+    assert len(turns) > 1 or took < 0.25  # refused at once
+
+
+async def test_a_transport_that_is_closed_while_it_connects_sends_nothing(either, raw_server, monkeypatch):
+    """And leaves no socket open."""
+    server = raw_server(lambda server, connection: server.read_request(connection))
+    looked_up = asyncio.Event()
+
+    async def slowly(host, port, **more):
+        await looked_up.wait()
+        return [(None, None, None, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", slowly)
+    transport = either(server.url.replace("127.0.0.1", "ledger.example"))
+    sending = asyncio.create_task(transport.send(BALANCE, time.monotonic() + 5))
+    await asyncio.sleep(0.02)
+    closing = asyncio.create_task(transport.aclose())
+    await asyncio.sleep(0.02)
+    looked_up.set()
+    await closing
+    assert isinstance(await sending, NotSent)
+    await asyncio.sleep(0.05)
+    assert not server.requests
+
+
+async def test_a_name_that_takes_too_long_is_sent_nothing(either, monkeypatch):
+    async def never(host, port, **more):
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", never)
+    transport = either("http://ledger.example:1")
+    assert isinstance(await transport.send(BALANCE, time.monotonic() + 0.3), NotSent)
+    await transport.aclose()
+
+
+class Reading(asyncio.Transport):
+    """Notes whether it reads."""
+
+    reads = True
+
+    def __init__(self):
+        super().__init__()
+        self.sent = []
+
+    def get_extra_info(self, name, default=None):
+        return self
+
+    def fileno(self):
+        return -1
+
+    def is_closing(self):
+        return False
+
+    def write(self, data):
+        self.sent.append(data)
+
+    def pause_reading(self):
+        self.reads = False
+
+    def resume_reading(self):
+        self.reads = True
+
+
+async def test_what_came_since_the_connection_was_taken(monkeypatch):
+    """A connection that carried a request before, and was talked to since, carries no further one: nothing left."""
+    monkeypatch.setattr(sockets, "readable", lambda number: False)
+    pipe, transport = sockets._Pipe(), Reading()
+    pipe.connection_made(transport)
+    stream = sockets._Stream(pipe, sockets.SocketBackend(), 0.0)
+    await stream.write(b"first")
+    pipe.data_received(b"answer")
+    assert await stream.read(100) == b"answer"
+    pipe.data_received(b"unasked")
+    await stream.write(b"second")
+    with pytest.raises(httpcore.ConnectError):
+        await stream.read(100)
+    assert transport.sent == [b"first"]
+
+
+async def test_what_comes_in_masses_is_handed_over_in_pieces():
+    """So much at most is kept, and everybody else has a turn between two pieces."""
+    pipe, transport, turns = sockets._Pipe(), Reading(), []
+    pipe.connection_made(transport)
+    pipe.data_received(b"x" * 50_000)
+    assert transport.reads
+    pipe.data_received(b"x" * 50_000)
+    assert not transport.reads
+
+    async def turn():
+        while True:
+            turns.append(1)
+            await asyncio.sleep(0)
+
+    others = asyncio.create_task(turn())
+    pieces = [await pipe.read(65_536) for _ in range(7)]
+    others.cancel()
+    assert [16_384] * 6 + [100_000 - 6 * 16_384] == [len(piece) for piece in pieces]
+    assert transport.reads
+    assert len(turns) >= 7
