@@ -25,7 +25,7 @@ from countwerk_meter._metering.options import check_options, check_unavailable, 
 from countwerk_meter._metering.reservation import Reservation
 from countwerk_meter._metering.scope import account, current_reservation
 from countwerk_meter._metering.spec import DEFAULT_VALIDITY_MINUTES, Spec
-from countwerk_meter._wire.requests import checked_account, checked_operation, checked_text, checked_validity
+from countwerk_meter._wire import requests as checks
 from countwerk_meter.errors import ConfigurationError, CountwerkError
 from countwerk_meter.journal import open_journal
 from countwerk_meter.telemetry import Telemetry
@@ -140,7 +140,7 @@ class Meter(Lifecycle, Estimates, Lookups):
         )
         if client is not None and (api_key is not None or base_url is not None):
             raise ConfigurationError("pass either client, or api_key and base_url")
-        self.ai_product_id = checked_text(ai_product_id, "ai_product_id", "MISSING_PRODUCT_ID")
+        self.ai_product_id = checks.checked_text(ai_product_id, "ai_product_id", "MISSING_PRODUCT_ID")
         endpoint = client.endpoint if client is not None else Endpoint.of(api_key, base_url, allow_http=allow_http)
         loaded = checked_prices(prices)
         terms = Terms(
@@ -249,7 +249,7 @@ class Meter(Lifecycle, Estimates, Lookups):
             id that stands, and `ApiError` where the ledger refuses otherwise.
 
         Raises:
-            InvalidRequestError: An account, operation, amount or validity that the contract refuses; nothing was sent.
+            InvalidRequestError: An account, amount or other word that the contract refuses; nothing was sent.
             ConfigurationError: None or two sizes, an estimate without a price profile, `clamp` without an estimate,
                 `defer` without a `debt_limit`.
             PricingError: The profile cannot price the estimate.
@@ -260,14 +260,14 @@ class Meter(Lifecycle, Estimates, Lookups):
         named = named_of(model, attributes)
         expected = self._expected(estimate, operation, account_id, model, max_output_tokens)
         spec = Spec(
-            account_id=checked_account(account_id),
-            operation=checked_operation(operation),
+            account_id=checks.checked_account(account_id),
+            operation=checks.checked_operation(operation),
             hold=hold_of(amount, price, expected, self._engine.prices, named),
             usage_event_id=usage_event_id,
             step=step,
-            description=description,
+            description=checks.checked_optional(description, "description"),
             metadata=metadata,
-            validity=DEFAULT_VALIDITY_MINUTES if validity is None else checked_validity(validity),
+            validity=DEFAULT_VALIDITY_MINUTES if validity is None else checks.checked_validity(validity),
             top_up=top_up,
             on_replay=on_replay,
             on_unavailable=on_unavailable,
@@ -318,12 +318,12 @@ class Meter(Lifecycle, Estimates, Lookups):
         step: Step | None,
     ) -> ChargeRow:
         spec = Spec(
-            account_id=checked_account(account_id),
-            operation=checked_operation(operation),
+            account_id=checks.checked_account(account_id),
+            operation=checks.checked_operation(operation),
             hold=hold_of(None, price, None, None, {}),
             usage_event_id=usage_event_id,
             step=step,
-            description=description,
+            description=checks.checked_optional(description, "description"),
             metadata=metadata,
         )
         return direct_charge(self._engine, spec)

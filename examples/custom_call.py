@@ -75,7 +75,7 @@ def run(meter: Meter, account: str) -> None:
 def main() -> None:
     if os.environ.get("COUNTWERK_BASE_URL"):
         with Meter.from_env(prices=PRICES) as meter:
-            run(meter, os.environ["COUNTWERK_EXAMPLE_ACCOUNT"])
+            run(meter, os.environ.get("COUNTWERK_EXAMPLE_ACCOUNT", "acct_123"))
         return
     from countwerk_meter.sandbox import SandboxServer
 

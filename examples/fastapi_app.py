@@ -18,10 +18,11 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Annotated
 
 import httpx
 import uvicorn
-from fastapi import Depends, FastAPI, HTTPException
+from fastapi import Body, Depends, FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
 
 from countwerk_meter import CountwerkClient, Meter, Usage, current_reservation
@@ -62,7 +63,7 @@ def create_app(meter: Meter) -> FastAPI:
     )
 
     @app.post("/summaries", dependencies=[Depends(paying)])
-    def summarise(text: str) -> dict[str, str]:
+    def summarise(text: Annotated[str, Body(embed=True)]) -> dict[str, str]:
         # A flat price: held before this line runs, charged because it ended well. A 422 or a 500 costs nothing.
         return {"summary": f"{text[:20]}..."}
 
@@ -104,7 +105,7 @@ def demo(meter: Meter) -> None:
         with httpx.Client(
             base_url=f"http://127.0.0.1:{listening.getsockname()[1]}", headers=headers, trust_env=False
         ) as client:
-            summary = client.post("/summaries", params={"text": "A long text about credits"})
+            summary = client.post("/summaries", json={"text": "A long text about credits"})
             print("summary:", summary.json()["summary"])
             with client.stream("GET", "/chats/7/reply") as stream:
                 print("stream: ", *(line.removeprefix("data: ") for line in stream.iter_lines() if line))
@@ -115,7 +116,7 @@ def demo(meter: Meter) -> None:
                 print("         ", "buy: " + option["label"] if option["enabled"] else "not now: " + option["label"])
             assert [summary.status_code, stream.status_code, refused.status_code] == [200, 200, 402]
             assert client.post("/summaries").status_code == 422
-            stranger = client.post("/summaries", params={"text": "x"}, headers={"Authorization": "Bearer none"})
+            stranger = client.post("/summaries", json={"text": "x"}, headers={"Authorization": "Bearer none"})
             assert stranger.status_code == 401
     finally:
         server.should_exit = True

@@ -4,7 +4,8 @@ A LangChain chain whose model calls are metered.
     python examples/langchain_chain.py
 
 Runs against a sandbox ledger that it starts itself, or against the one at COUNTWERK_BASE_URL (with COUNTWERK_API_KEY,
-COUNTWERK_AI_PRODUCT_ID and COUNTWERK_ACCOUNT_ID). The model is a fake one that streams: no key of a provider is needed.
+COUNTWERK_AI_PRODUCT_ID and COUNTWERK_EXAMPLE_ACCOUNT). The model is a fake one that streams: no
+provider's key is needed.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def run(meter: Meter, account_id: str) -> None:
 def main() -> None:
     if os.environ.get("COUNTWERK_BASE_URL"):
         with Meter.from_env(prices=PRICES) as meter:
-            run(meter, os.environ.get("COUNTWERK_ACCOUNT_ID", "acct_demo"))
+            run(meter, os.environ.get("COUNTWERK_EXAMPLE_ACCOUNT", "acct_123"))
         return
     from countwerk_meter.sandbox import SandboxServer
 

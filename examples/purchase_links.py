@@ -57,7 +57,12 @@ def run(meter: Meter, client: CountwerkClient, account: str, order: str | None) 
 def main() -> None:
     if os.environ.get("COUNTWERK_BASE_URL"):
         with CountwerkClient() as client, Meter.from_env() as meter:
-            run(meter, client, os.environ["COUNTWERK_EXAMPLE_ACCOUNT"], os.environ.get("COUNTWERK_EXAMPLE_ORDER"))
+            run(
+                meter,
+                client,
+                os.environ.get("COUNTWERK_EXAMPLE_ACCOUNT", "acct_123"),
+                os.environ.get("COUNTWERK_EXAMPLE_ORDER"),
+            )
         return
     from countwerk_meter.sandbox import SandboxServer
 

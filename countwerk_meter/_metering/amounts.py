@@ -8,7 +8,7 @@ import threading
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from countwerk_meter._flow.ending import Measured
 from countwerk_meter._frozen import frozen
@@ -51,6 +51,10 @@ def checked_prices(prices: PriceProfile | str | Path | Mapping[str, Any] | None)
             field="rulesetHash",
         )
     return profile
+
+
+# Why a block around nested calls owes nothing itself.
+NESTED: Final = "charged by its nested calls"
 
 
 @frozen
@@ -239,7 +243,7 @@ def ending_of(
         if durable and not failed:
             # Done, and settled with 0: a cancelled block that is met again would run and draw a second time.
             return Ending(Measured(Decimal(0), "set"))
-        return Ending(None, "charged by its nested calls")
+        return Ending(None, NESTED)
     if failed and not yielded and not records.unpriced:
         return Ending(None, "failed")
     return Ending(Measured(Decimal(hold.credits), "reserved"), unpriced=records.unpriced or hold.kind == "estimate")

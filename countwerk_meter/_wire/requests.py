@@ -99,12 +99,16 @@ def checked_validity(value: object) -> int:
     return value
 
 
+def checked_optional(value: object, name: str) -> str | None:
+    """Return `value` if it is a string or None."""
+    if value is not None and not isinstance(value, str):
+        raise _refuse("INVALID_INPUT", f"{name} must be a string, not {type(value).__name__}")
+    return value
+
+
 def _with(body: dict[str, Any], **texts: object) -> dict[str, Any]:
     """Add the optional texts that were given."""
-    for name, value in texts.items():
-        if value is not None and not isinstance(value, str):
-            raise _refuse("INVALID_INPUT", f"{name} must be a string, not {type(value).__name__}")
-    return body | {name: value for name, value in texts.items() if value is not None}
+    return body | {name: text for name, value in texts.items() if (text := checked_optional(value, name)) is not None}
 
 
 def resolve_order(order_id: str) -> LedgerRequest:

@@ -12,6 +12,7 @@ from countwerk_meter._flow.attempts import LoadCharge
 from countwerk_meter._flow.legs import LATE, OVER
 from countwerk_meter._flow.overview import EVERY, Charges
 from countwerk_meter._flow.states import ChargeState
+from countwerk_meter._metering.amounts import NESTED
 from countwerk_meter._metering.charges import Charge
 from countwerk_meter._metering.summary import Total, summary
 from countwerk_meter.cli.answers import NO, console, print_json, print_whole, refuse, reported
@@ -147,7 +148,8 @@ def _list(found: list[Charge]) -> None:
             f"{charge.created_at:%m-%d %H:%M:%S}",
             charge.account_id,
             charge.operation,
-            charge.state,
+            # Not undone: what it cost stands in the rows of its calls.
+            "in its calls" if charge.reason == NESTED else charge.state,
             "" if charge.amount is None else f"{charge.amount:,}",
             charge.basis or "",
             charge.usage_event_id,

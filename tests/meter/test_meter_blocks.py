@@ -195,6 +195,16 @@ def test_a_validity_is_whole_minutes(meter, validity):
         meter.reserve("acct_1", "app.chat.reply", amount=1, validity=validity)
 
 
+def test_a_description_is_a_text(bench, meter):
+    """Another thing is refused while nothing is journaled: no request could carry it."""
+    with pytest.raises(InvalidRequestError):
+        meter.reserve(bench.account, "app.chat.reply", amount=1, description=5)
+    with pytest.raises(InvalidRequestError):
+        meter.deduct(bench.account, "app.chat.reply", 1, description=5)
+    assert not list(meter.charges())
+    assert {} == bench.counts()
+
+
 def test_a_hold_is_valid_for_fifteen_minutes_unless_said_otherwise(bench, meter):
     """The ledger's 60 minutes are never used (money rule 3)."""
     with meter.reserve(bench.account, "app.chat.reply", amount=1):

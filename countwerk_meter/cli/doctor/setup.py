@@ -40,7 +40,10 @@ def configuration(base_url: str | None) -> list[Finding]:
         advice = "export it, or pass ai_product_id to Meter"
         found.append(Finding(_AREA, "COUNTWERK_AI_PRODUCT_ID", "note", "not set", advice))
     for name, default in _OPTIONAL.items():
-        found.append(Finding(_AREA, name, "ok", shown(os.environ.get(name) or default)))
+        value = os.environ.get(name)
+        # Without prices whatever is recorded costs what was held: seldom what is wanted.
+        status = "note" if not value and name == "COUNTWERK_PRICES" else "ok"
+        found.append(Finding(_AREA, name, status, shown(value or default)))
     return found
 
 
