@@ -61,14 +61,14 @@ def test_charges_can_be_chosen(cli):
 def test_a_block_is_not_told_as_undone(cli):
     """What it cost stands in the rows of its calls; scripts read the state as it is."""
     with cli.meter() as meter:
-        with meter.reserve("acct_cli", "app.block", amount=5, usage_event_id="event-block"):
+        with meter.reserve("acct_cli", "app.block", amount=5) as block:
             with meter.reserve("acct_cli", "app.call", amount=1, usage_event_id="event-call") as call:
                 call.settle(1)
         meter.flush()
-    (line,) = [line for line in cli("charges").out.splitlines() if "event-block" in line]
+    (line,) = [line for line in cli("charges").out.splitlines() if "app.block" in line]
     assert "in its calls" in line
     found = {each["usage_event_id"]: each["state"] for each in cli("charges", "--json").json["charges"]}
-    assert found["event-block"] == "cancelled"
+    assert found[block.usage_event_id] == "cancelled"
 
 
 def test_one_charge_in_full(cli):
