@@ -192,7 +192,7 @@ def watch_sends(boundaries):
 
 
 def _halves(data):
-    """Head and body of a request, which the fast transports send in one piece."""
+    """Head and body of a request, which every transport sends in one piece."""
     at = data.index(b"\r\n\r\n") + 4
     return data[:at], data[at:]
 
@@ -259,7 +259,7 @@ def _watch_fast_async(boundaries, wrote, read):
 
 
 def _watch_sync(boundaries, wrote, read):
-    send, stream_read, stream_write = HttpxTransport.send, deadline._Stream.read, deadline._Stream.write
+    send, stream_read, stream_send = HttpxTransport.send, deadline._Stream.read, deadline._Stream._send
 
     def watched_send(self, request, until):
         with _exchanged(boundaries, request):
@@ -270,35 +270,34 @@ def _watch_sync(boundaries, wrote, read):
         read()
         return data
 
-    def watched_write(self, buffer, *args, **kwargs):
-        stream_write(self, buffer, *args, **kwargs)
-        wrote(buffer)
+    def watched_write(self, data, timeout):
+        for part in _halves(data):
+            stream_send(self, part, timeout)
+            wrote(part)
 
     HttpxTransport.send = watched_send
     deadline._Stream.read = watched_read
-    deadline._Stream.write = watched_write
+    deadline._Stream._send = watched_write
 
 
 def _watch_async(boundaries, wrote, read):
-    send, made = AsyncHttpxTransport.send, sockets._Stream.__init__
+    send, stream_read, stream_send = AsyncHttpxTransport.send, sockets._Stream.read, sockets._Stream._send
 
     async def watched_send(self, request, until):
         with _exchanged(boundaries, request):
             return await send(self, request, until)
 
-    def watched_init(self, inner):
-        made(self, inner)
+    async def watched_read(self, *args, **kwargs):
+        data = await stream_read(self, *args, **kwargs)
+        read()
+        return data
 
-        async def watched_read(*args, **kwargs):
-            data = await inner.read(*args, **kwargs)
-            read()
-            return data
-
-        async def watched_write(buffer, *args, **kwargs):
-            await inner.write(buffer, *args, **kwargs)
-            wrote(buffer)
-
-        self.read, self.write = watched_read, watched_write
+    def watched_write(self):
+        for part in _halves(self._unsent):
+            self._unsent = part
+            stream_send(self)
+            wrote(part)
 
     AsyncHttpxTransport.send = watched_send
-    sockets._Stream.__init__ = watched_init
+    sockets._Stream.read = watched_read
+    sockets._Stream._send = watched_write
