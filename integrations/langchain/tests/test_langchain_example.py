@@ -36,7 +36,7 @@ def test_example_on_a_sandbox_of_its_own():
 
 def test_example_on_a_given_ledger(countwerk_sandbox):
     """With COUNTWERK_BASE_URL it uses that ledger."""
-    countwerk_sandbox.control.account("acct_demo", balance=50, ai_product_id="prod_demo")
+    countwerk_sandbox.control.account("acct_123", balance=50, ai_product_id="prod_demo")
     done = run(
         COUNTWERK_BASE_URL=countwerk_sandbox.url,
         COUNTWERK_API_KEY=countwerk_sandbox.api_key,
@@ -44,7 +44,7 @@ def test_example_on_a_given_ledger(countwerk_sandbox):
         COUNTWERK_JOURNAL="memory:",
     )
     assert done.returncode == 0, done.stderr
-    books = countwerk_sandbox.control.books("acct_demo")
+    books = countwerk_sandbox.control.books("acct_123")
     assert (books["spent"], books["reserved"]) == (7, 0)
 
 
@@ -70,7 +70,7 @@ def test_readme(bench, fakes, capsys, monkeypatch, balance):
     model = fakes.Chat()
     exec(compile(blocks()[0], "README.md", "exec"), {"model": model})
     assert len(model.calls) == (1 if balance else 0)
-    assert ("INSUFFICIENT_CREDITS" in capsys.readouterr().out) is not bool(balance)
+    assert ("not enough credits" in capsys.readouterr().out) is not bool(balance)
     assert bench.audit("acct_123").spent == (6 if balance else 0)
 
 

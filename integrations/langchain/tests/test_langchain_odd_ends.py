@@ -550,6 +550,6 @@ import atexit
 exits, register = [], atexit.register
 atexit.register = lambda each, *args: exits.append(each.__module__) or register(each, *args)
 import countwerk_meter_langchain.{module}
-print(exits.index("countwerk_meter._metering.engine") < exits.index("countwerk_meter_langchain.{module}"))
+print(exits.index("countwerk_meter._metering.engine") < exits.index("countwerk_meter_langchain.reaping"))
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True\n"
