@@ -28,10 +28,13 @@ if TYPE_CHECKING:
 KEEPALIVE_SECONDS: Final = 4.0
 
 
-def _said_more(connection: httpcore.HTTPConnection | httpcore.AsyncHTTPConnection) -> bool:
-    """Whether more came than the answers that were asked for, or nobody can tell."""
+def _usable(connection: httpcore.HTTPConnection | httpcore.AsyncHTTPConnection) -> bool:
+    """Whether it may carry another request: open, idle, and no more came on it than the answers that were asked for."""
+    if not connection.is_available() or connection.has_expired():
+        return False
     parser = getattr(getattr(connection, "_connection", None), "_h11_state", None)
-    return parser is None or bool(parser.trailing_data[0])
+    # Where nobody can tell what came, it is not used again.
+    return parser is not None and not parser.trailing_data[0]
 
 
 class _OneConnection:
@@ -44,7 +47,7 @@ class _OneConnection:
 
     def handle_request(self, request: httpcore.Request) -> httpcore.Response:
         kept = self._kept
-        if kept is not None and (not kept.is_available() or kept.has_expired() or _said_more(kept)):
+        if kept is not None and not _usable(kept):
             self.close()
             kept = None
         if kept is None:
@@ -74,7 +77,7 @@ class _OneAsyncConnection:
 
     async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
         kept = self._kept
-        if kept is not None and (not kept.is_available() or kept.has_expired() or _said_more(kept)):
+        if kept is not None and not _usable(kept):
             await self._drop()
             kept = None
         if kept is None:

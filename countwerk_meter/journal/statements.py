@@ -80,15 +80,9 @@ class Statements:
             f"ledger = ? AND account_id = ? AND {self._among(COLLECTED)}",
             "charge_account",
         )
-        # The first of each table by its index: of what is open, however much that is, one row is looked at.
-        first = "SELECT * FROM (SELECT due_at FROM {} WHERE owner = ? AND due_at > ? AND ledger = ? AND {}"
-        first += " ORDER BY due_at LIMIT 1) AS {}"
         self.next_due = self._marked(
-            "SELECT min(due_at) FROM ("
-            + first.format(self.reservation_table + self._by("reservation_live"), holding, "holds")
-            + " UNION ALL "
-            + first.format(self.charge_table + self._by("charge_live"), live, "calls")
-            + ") AS rows_of_both"
+            f"SELECT min(due_at) FROM ({self._first_due(self.reservation_table, 'reservation_live', holding, 'holds')}"
+            f" UNION ALL {self._first_due(self.charge_table, 'charge_live', live, 'calls')}) AS rows_of_both"
         )
         self.reservations_owned = self._reservations(
             f"ledger = ? AND principal = ? AND owner = ? AND {holding} LIMIT ?{skip}", "reservation_live"
@@ -191,6 +185,13 @@ class Statements:
 
     def _charges(self, rest: str, index: str = "") -> str:
         return self._select(self.charge_table, CHARGE, rest, index)
+
+    def _first_due(self, table: str, index: str, condition: str, name: str) -> str:
+        """Of what is open, however much that is, one row is looked at."""
+        return (
+            f"SELECT * FROM (SELECT due_at FROM {table}{self._by(index)}"
+            f" WHERE owner = ? AND due_at > ? AND ledger = ? AND {condition} ORDER BY due_at LIMIT 1) AS {name}"
+        )
 
     def _union(
         self, where: str, rest: str, ends: tuple[str, str] = ("", ""), indexes: tuple[str, str] = ("", "")

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from countwerk_meter.cli.doctor.finding import Finding
+from countwerk_meter.cli.doctor.finding import Finding, Status
 from countwerk_meter.cli.existing_journal import ledger_named
 from countwerk_meter.errors import ConfigurationError, PricingError
 from countwerk_meter.journal.opening import shown
 from countwerk_meter.pricing import PriceProfile
 
 _AREA: Final = "configuration"
-_OPTIONAL: Final = {
-    "COUNTWERK_JOURNAL": "not set: the file in your state directory",
-    "COUNTWERK_PRICES": "not set: recorded usage is charged as what was held",
+_OPTIONAL: Final[dict[str, tuple[Status, str]]] = {
+    "COUNTWERK_JOURNAL": ("ok", "not set: the file in your state directory"),
+    # Seldom what is wanted.
+    "COUNTWERK_PRICES": ("note", "not set: recorded usage is charged as what was held"),
 }
 
 
@@ -39,11 +40,10 @@ def configuration(base_url: str | None) -> list[Finding]:
     else:
         advice = "export it, or pass ai_product_id to Meter"
         found.append(Finding(_AREA, "COUNTWERK_AI_PRODUCT_ID", "note", "not set", advice))
-    for name, default in _OPTIONAL.items():
+    for name, unset in _OPTIONAL.items():
         value = os.environ.get(name)
-        # Without prices whatever is recorded costs what was held: seldom what is wanted.
-        status = "note" if not value and name == "COUNTWERK_PRICES" else "ok"
-        found.append(Finding(_AREA, name, status, shown(value or default)))
+        status, detail = ("ok", shown(value)) if value else unset
+        found.append(Finding(_AREA, name, status, detail))
     return found
 
 
