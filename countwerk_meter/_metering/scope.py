@@ -57,11 +57,22 @@ def surroundings() -> Surroundings:
 
 def put_back(around: Surroundings) -> None:
     """Make it what surrounds a call here."""
-    reservation, account_id, model_call_runs, refused = around
-    _reservation.set(reservation)
-    _account.set(account_id)
-    _model_call.set(model_call_runs)
-    _refusal.set(refused)
+    exchanged(around)
+
+
+def exchanged(around: Surroundings) -> Surroundings:
+    """Make it what surrounds a call here, and return what did."""
+    before = reservation, account_id, model_call_runs, refused = surroundings()
+    # To set what is there already would cost three times as much as to look.
+    if around[0] is not reservation:
+        _reservation.set(around[0])
+    if around[1] is not account_id:
+        _account.set(around[1])
+    if around[2] is not model_call_runs:
+        _model_call.set(around[2])
+    if around[3] is not refused:
+        _refusal.set(around[3])
+    return before
 
 
 @contextlib.contextmanager

@@ -50,6 +50,7 @@ class Exchange:
         deadline: While the gate is passed, when it must be: by the monotonic clock, in seconds.
         instead: Says how to answer in the app's place, where it answers 500 and a call inside was refused.
         answered: So it was.
+        held: What is held back of the response, for as long as it may become another.
         receipt: What the client is told of its charge, if anything.
         left: The client was seen to leave, or to take nothing more; before the response ended, unless it is complete.
 
@@ -58,7 +59,6 @@ class Exchange:
     __slots__ = (
         "_ahead",
         "_around",
-        "_held",
         "_late",
         "_method",
         "_open_end",
@@ -70,6 +70,7 @@ class Exchange:
         "complete",
         "deadline",
         "event_stream",
+        "held",
         "instead",
         "left",
         "receipt",
@@ -86,7 +87,7 @@ class Exchange:
         # so it is called in the one that it called us in.
         self._around = surroundings.surroundings()
         self._ahead: deque[Message] = deque()
-        self._held: list[Message] = []
+        self.held: list[Message] = []
         self._tail: bytes | memoryview = b""
         self._open_end = False
         self._late: asyncio.TimerHandle | asyncio.Task[None] | None = None
@@ -104,7 +105,8 @@ class Exchange:
 
     async def receive(self) -> Message:
         """Pass a message on to the app, and notice when the client leaves."""
-        await self.release()
+        if self.held:
+            await self.release()
         if self._open_end:
             # Whoever asks after the end of the response waits for its client to go, who would wait for that end.
             await self.conclude(known=False)
@@ -138,8 +140,7 @@ class Exchange:
     async def _next(self) -> Message:
         self._waiting += 1
         try:
-            inside = surroundings.surroundings()
-            surroundings.put_back(self._around)
+            inside = surroundings.exchanged(self._around)
             try:
                 message = await self._receive()
             finally:
@@ -152,43 +153,49 @@ class Exchange:
 
     async def send(self, message: Message) -> None:
         """Pass a message on to the server."""
-        if self.yielded and message.get("more_body"):
-            if self.event_stream:
-                self._tail = message.get("body") or self._tail
-            since = time.monotonic()
-            try:
-                # No request begins in the middle of another's response, so nothing need be put back around it.
-                await self._send(message)
-            except _NOT_TAKEN as error:
-                self._not_taken(error, since)
-                raise
-        else:
+        if not message.get("more_body") or self.held:
             await self._send_first_or_last(message)
+            return
+        if not self.yielded:
+            self._note(message)
+        elif self.event_stream:
+            self._tail = message.get("body") or self._tail
+        since = time.monotonic()
+        try:
+            # No request begins in the middle of another's response, so nothing need be put back around it.
+            await self._send(message)
+        except _NOT_TAKEN as error:
+            self._not_taken(error, since)
+            raise
 
     async def _send_first_or_last(self, message: Message) -> None:
-        if message["type"] == "http.response.start" and not isinstance(message.get("headers", ()), list | tuple):
-            # Any iterable will do, one too that can be read only once.
-            message = {**message, "headers": list(message["headers"])}
-        if self.instead is not None and await self._is_answered(message, self.instead):
+        begins = message["type"] == "http.response.start"
+        if begins:
+            if not isinstance(message.get("headers", ()), list | tuple):
+                # Any iterable will do, one too that can be read only once.
+                message = {**message, "headers": list(message["headers"])}
+            if not self.started and message["status"] >= 500:
+                if not await self._is_answered(message["status"]):
+                    self.status = message["status"]
+                    self.held.append(message)
+                return
+        elif self.held and self._ends_whole(message):
+            self.held.append(message)
             return
-        if self._holds_back(message):
-            self._held.append(message)
-            return
-        await self.release()
-        if self.started and message["type"] == "http.response.start":
+        if self.held:
+            await self.release()
+        if begins and self.started:
             # A second response is the server's to refuse, and says nothing of the first.
             await self._hand_over(message)
-        else:
-            await self._hand_over(self._noted(message))
-            if self._open_end and self._waiting:
-                # Frameworks let go now of who waits for the client; for one that does not, the end is not kept open.
-                self._late = asyncio.get_running_loop().call_later(_PATIENCE, self._conclude_late)
+            return
+        await self._hand_over(self._noted(message))
+        if self._open_end and self._waiting:
+            # Frameworks let go now of who waits for the client; for one that does not, the end is not kept open.
+            self._late = asyncio.get_running_loop().call_later(_PATIENCE, self._conclude_late)
 
-    async def _is_answered(self, message: Message, instead: Callable[[], Awaitable[Problem | None]]) -> bool:
+    async def _is_answered(self, status: int) -> bool:
         """Answer in the place of an app that made a 500 of a refused call; whatever it sends after is dropped."""
-        if message["type"] != "http.response.start" or message["status"] != 500 or self.started:
-            return False
-        problem = await instead()
+        problem = await self.instead() if status == 500 and self.instead is not None else None
         if problem is None:
             return False
         await self.answer(problem)
@@ -197,8 +204,8 @@ class Exchange:
 
     async def release(self) -> None:
         """Let go what is held back. That its client is gone already is no error of the app's."""
-        while self._held:
-            message = self._noted(self._held.pop(0))
+        while self.held:
+            message = self._noted(self.held.pop(0))
             with contextlib.suppress(OSError):
                 await self._hand_over(message)
 
@@ -242,7 +249,7 @@ class Exchange:
         """Answer in the app's place, or end its event stream; False: too late for either."""
         with contextlib.suppress(OSError):
             if not self.started:
-                self._held.clear()
+                self.held.clear()
                 for message in problem.messages():
                     self._note(message)
                     await self._hand_over(message)
@@ -256,9 +263,7 @@ class Exchange:
 
     async def _hand_over(self, message: Message) -> None:
         # No request begins at the head of another's response, either.
-        inside = None if message["type"] == "http.response.start" else surroundings.surroundings()
-        if inside is not None:
-            surroundings.put_back(self._around)
+        inside = None if message["type"] == "http.response.start" else surroundings.exchanged(self._around)
         since = time.monotonic()
         try:
             await self._send(message)
@@ -273,15 +278,9 @@ class Exchange:
         # A task of the app's that fails cancels the one that sends, and says nothing of the client.
         self.left = self.left or isinstance(error, OSError) or time.monotonic() - since >= _STALLED
 
-    def _holds_back(self, message: Message) -> bool:
-        if message["type"] == "http.response.start":
-            if self.started:
-                return False
-            self.status = message["status"]
-            return message["status"] >= 500
-        # Nobody may be waiting for the client to go, who goes only when the response has ended.
-        whole = message["type"] == "http.response.body" and not message.get("more_body")
-        return bool(self._held) and whole and not self._waiting
+    def _ends_whole(self, message: Message) -> bool:
+        """Whether a response that is held back ends here, and nobody waits for its client, who goes only then."""
+        return message["type"] == "http.response.body" and not message.get("more_body") and not self._waiting
 
     def _note(self, message: Message) -> None:
         kind: str = message["type"]
@@ -303,6 +302,7 @@ async def _drop(message: Message) -> None:
 
 def _is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether plain events may be added: not to what is compressed, or of a length that was announced."""
-    sent = {name.lower(): value for name, value in headers}
-    plain = b"content-encoding" not in sent and b"content-length" not in sent
-    return plain and sent.get(b"content-type", b"").lower().startswith(b"text/event-stream")
+    names = [name.lower() for name, _ in headers]
+    if b"content-type" not in names or b"content-encoding" in names or b"content-length" in names:
+        return False
+    return [value for _, value in headers][names.index(b"content-type")].lower().startswith(b"text/event-stream")

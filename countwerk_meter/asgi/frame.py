@@ -139,11 +139,23 @@ class Frame:
 
     async def run(self, app: ASGIApp) -> None:
         """Run the app, and end the reservation that the request has by then, unless it was begun outside."""
-        exchange = self.exchange
+        exchange, scope = self.exchange, self.scope
         error: BaseException | None = None
         try:
-            await self._surrounded(app)
-            await exchange.release()
+            before = surroundings.surroundings()
+            scope[_FRAME] = self
+            surroundings._refusal.set(self.refusals)
+            if self.reservation is not None:
+                self.enter()
+            try:
+                await app(scope, exchange.receive, exchange.send)
+            finally:
+                surroundings.put_back(before)
+                scope.pop(_FRAME, None)
+                if self._outer is not None:
+                    scope[_FRAME] = self._outer
+            if exchange.held:
+                await exchange.release()
         except BaseException as raised:
             error = raised
             if isinstance(raised, Exception) and problem_of(raised) is None:
@@ -155,17 +167,3 @@ class Frame:
                 await self.reservation.afinish(outcome(self.reservation, exchange, error))
                 if error is None or isinstance(error, Exception):
                     await exchange.conclude()
-
-    async def _surrounded(self, app: ASGIApp) -> None:
-        before, outer = surroundings.surroundings(), self.scope.get(_FRAME)
-        self.scope[_FRAME] = self
-        surroundings._refusal.set(self.refusals)
-        if self.reservation is not None:
-            self.enter()
-        try:
-            await app(self.scope, self.exchange.receive, self.exchange.send)
-        finally:
-            surroundings.put_back(before)
-            self.scope.pop(_FRAME, None)
-            if outer is not None:
-                self.scope[_FRAME] = outer

@@ -150,8 +150,6 @@ class CreditsMiddleware:
                 raise
             if not exchange.answered and not await exchange.answer(problem):
                 raise
-        else:
-            await exchange.release()
         finally:
             # Each knows the other: let go, they need no garbage collector; and nor does what a refusal carries.
             exchange.instead = frame.denied = None
