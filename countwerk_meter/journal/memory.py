@@ -42,7 +42,7 @@ class _Books:
         self._holding: dict[str, ReservationRow] = {}
         self._live: dict[tuple[str, str], ChargeRow] = {}
         self._owing: dict[tuple[str, str], ChargeRow] = {}
-        self._drawn: dict[str, tuple[tuple[str, str], ...]] = {}
+        self._drawn: dict[str, dict[tuple[str, str], bool]] = {}
         self._ids: dict[tuple[str, str], str] = {}
         self._carry: dict[tuple[str, str], Decimal] = {}
         self._histories: dict[tuple[str, str, str, str], str] = {}
@@ -242,9 +242,7 @@ class _Books:
         if owes or name in self._owing:
             self._put(self._owing, name, row if owes else None)
         if row.reservation_key is not None and (before is None or before.reservation_key != row.reservation_key):
-            drawn = self._drawn.get(row.reservation_key, ())
-            if name not in drawn:
-                self._put(self._drawn, row.reservation_key, (*drawn, name))
+            self._put(self._drawn.setdefault(row.reservation_key, {}), name, True)
 
 
 class MemoryJournal(Journal):
