@@ -14,6 +14,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from countwerk_meter._drivers.landings import landed
 from countwerk_meter._flow.commands import Emit, Interrupted, Journal, Now, Send, Sleep
 from countwerk_meter._frozen import frozen
 from countwerk_meter.errors import CountwerkError, JournalError
@@ -175,6 +176,8 @@ class Runtime:
                     future = self._submit(command)
                     if future.done():
                         reply = future.result() if command.waits else None
+                    elif command.waits and until is None:
+                        reply = await committed(future)
                     elif command.waits:
                         async with asyncio.timeout(_left(until)):
                             reply = await committed(future)
@@ -272,19 +275,10 @@ def wait_briefly(future: Future[T]) -> T | None:
 
 async def committed(future: Future[T]) -> T:
     """Await a commit; a caller that is being cancelled waits for it at most 100 ms more."""
-    if future.done():
-        return future.result()
-    wrapped = asyncio.wrap_future(future)
     try:
-        return await asyncio.shield(wrapped)
+        return await landed(future)
     except asyncio.CancelledError:
         # The operation is queued and will be written whatever happens here.
-        wrapped.add_done_callback(_retrieved)
         with contextlib.suppress(Exception):  # a commit that failed must not hide the cancellation
             wait_briefly(future)
         raise
-
-
-def _retrieved(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled():
-        future.exception()

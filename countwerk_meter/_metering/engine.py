@@ -22,9 +22,9 @@ from countwerk_meter._drivers.clock import Clock
 from countwerk_meter._drivers.loops import LoopTransports
 from countwerk_meter._drivers.runtime import Runtime
 from countwerk_meter._drivers.shadow import AsyncShadowTransport, ShadowLedger
-from countwerk_meter._flow.overview import Due, Waiting
 from countwerk_meter._flow.recover import Recovered, recover
 from countwerk_meter._metering.commits import Commits
+from countwerk_meter._metering.flushing import flushed
 from countwerk_meter._metering.inline import InlineSettlement
 from countwerk_meter._metering.learner import Learner
 from countwerk_meter._metering.leases import Leases
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from countwerk_meter._drivers.endpoint import Endpoint
     from countwerk_meter._drivers.runtime import Between
     from countwerk_meter._flow.attempts import Claim
-    from countwerk_meter._flow.books import DueRow, Operation
     from countwerk_meter._flow.rows import ChargeRow
     from countwerk_meter._flow.terms import Terms
     from countwerk_meter._metering.call import Call
@@ -302,52 +301,7 @@ class Engine:
 
     def flush(self, timeout: float, *, inline: bool = False) -> bool:
         """Wait until all that settles by itself has, settling it here if no thread does; False: something has not."""
-        inline = inline or not self.background
-        deadline, notify_at = time.monotonic() + timeout, 0.0
-        while True:
-            try:
-                # A row that was tried and backs off, or is out just now, is due later, and has not settled.
-                ahead = self._end_leases(deadline)
-                waiting = (
-                    ahead or bool(self.commits) or self._ask(Waiting(self.terms.ledger, self.terms.owner), deadline)
-                )
-                rows: tuple[DueRow, ...] = ()
-                if inline or not waiting:
-                    # Sorted, and so not read again for each of many that settle one after another.
-                    rows = self._ask(Due(self.terms.ledger, self.terms.owner, self.now(), 64), deadline).rows
-                waiting = waiting or bool(rows)
-            except TimeoutError:
-                return False
-            if not waiting:
-                self.settlement.rest(min(max(deadline - time.monotonic(), 0), _LAST_WORD_SECONDS))
-                return self.commits.told(max(deadline - time.monotonic(), _LAST_WORD_SECONDS))
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            if inline:
-                # No thread tries again what could not be written (money rule 7).
-                self.commits.retry(left)
-                self.inline.settle(tuple((row.kind, row.key) for row in rows), within=left)
-                if not rows:
-                    self.wait_for_progress(min(left, 0.05))
-            else:
-                if time.monotonic() >= notify_at:
-                    # Not for each row that settles: it reads what is due anew.
-                    self.settlement.notify(waited_for=True)
-                    notify_at = time.monotonic() + _LAST_WORD_SECONDS
-                self.wait_for_progress(left)
-
-    def _end_leases(self, deadline: float) -> bool:
-        """Seal what was taken ahead, so that what was drawn on it settles now; whether any is on its way."""
-        if self.leases is None:
-            return False
-        for sealed in self.leases.end_all("flushed"):
-            sealed.result(max(deadline - time.monotonic(), _LAST_WORD_SECONDS))
-        return self.leases.coming
-
-    def _ask(self, operation: Operation[T], deadline: float) -> T:
-        """Read the journal, which may be locked or hang: no longer than until the deadline, and a moment at least."""
-        return self.journal.submit(operation).result(max(deadline - time.monotonic(), _LAST_WORD_SECONDS))
+        return flushed(self, timeout, inline=inline or not self.background)
 
     def close(self, timeout: float, *, at_exit: bool = False) -> bool:
         """

@@ -14,6 +14,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from countwerk_meter._drivers.landings import landed
 from countwerk_meter._flow.lease import (
     DRAWN_ON_FOR,
     LEASE_VALIDITY,
@@ -241,7 +242,7 @@ class Leases:
         leases = [lease for each in self._live.values() for lease in each] + list(self._ended.values())
         if leases:
             keys = tuple(lease.key for lease in leases)
-            rows = await asyncio.wrap_future(self._journal.submit(Standing(keys)))
+            rows = await landed(self._journal.submit(Standing(keys)))
             for lease, (row, owes) in zip(leases, rows, strict=True):
                 await self._judge(lease, row, now, owes=owes)
         if not quiet:
@@ -271,7 +272,7 @@ class Leases:
         if lease.ended is None:
             return
         if row is not None and row.state is ReservationState.HELD and not row.sealed:
-            row = await asyncio.wrap_future(self._journal.submit(Recall(lease.key, now.wall)))
+            row = await landed(self._journal.submit(Recall(lease.key, now.wall)))
             self._follow(True)
         if row is None or row.state not in HOLDING:
             self._ended.pop(lease.key, None)
@@ -348,7 +349,7 @@ class Leases:
             if unwanted:
                 self._tell_ended(lease)
                 with contextlib.suppress(CountwerkError):  # the next look seals it, or the next start
-                    await asyncio.wrap_future(self._journal.submit(Recall(lease.key, now.wall)))
+                    await landed(self._journal.submit(Recall(lease.key, now.wall)))
         with self._lock:
             self._taking.pop(name[0], None)
         self._follow(unwanted)

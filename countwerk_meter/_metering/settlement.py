@@ -14,6 +14,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from countwerk_meter._drivers.landings import landed
 from countwerk_meter._flow.backoff import ceiling
 from countwerk_meter._flow.overview import Agenda, Due
 from countwerk_meter._flow.recover import Recovered, recover
@@ -88,6 +89,8 @@ class SettlementThread:
         self._departures = Departures(journal, concurrency)
         # When to read again what is due, POSIX seconds, unless notified.
         self._look_at = 0.0
+        # Every place is taken, and the next that becomes free is waited for.
+        self._full = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._probing: str | None = None
         self._recover_at = time.monotonic() + RECOVER_SECONDS
@@ -241,7 +244,8 @@ class SettlementThread:
         if time.monotonic() > self._ahead_until:
             self._ahead.clear()
         self._launch(now)
-        if len(self._running) >= self._concurrency:
+        self._full = len(self._running) >= self._concurrency
+        if self._full:
             return _IDLE_SECONDS
         if now < self._look_at:
             return self._look_at - now
@@ -249,7 +253,7 @@ class SettlementThread:
         self._look_at = now + _IDLE_SECONDS
         limit = self._concurrency * _AHEAD + len(self._running) + len(self._setbacks)
         apart = self._setbacks.accounts(now)
-        agenda: Agenda = await asyncio.wrap_future(
+        agenda: Agenda = await landed(
             self._journal.submit(Due(self._terms.ledger, self._terms.owner, now, limit, apart))
         )
         self._depart()
@@ -321,7 +325,7 @@ class SettlementThread:
             self._look_at = 0.0
         self._act_on(done)
         self._progress()
-        if self._bell is not None:
+        if self._bell is not None and (self._full or self._ahead or self._look_at <= time.time()):
             self._bell.ring_here()
 
     def _act_on(self, done: Pass) -> None:
@@ -385,7 +389,7 @@ class SettlementThread:
         """Return another account that has something due."""
         due = Due(self._terms.ledger, self._terms.owner, time.time(), 1, frozenset(tried))
         try:
-            agenda: Agenda = await asyncio.wrap_future(self._journal.submit(due))
+            agenda: Agenda = await landed(self._journal.submit(due))
         except CountwerkError:
             return None
         return agenda.rows[0].account_id if agenda.rows else None

@@ -21,6 +21,7 @@ _values_of_reservation: Final = attrgetter(*RESERVATION)
 _values_of_charge: Final = attrgetter(*CHARGE)
 # A call moves its two rows on four times, most of them within moments; what is older is read again.
 _ROWS_KEPT: Final = 1024
+_STATE_AT: Final = {ReservationRow: RESERVATION.index("state"), ChargeRow: CHARGE.index("state")}
 # Read by key: what was saved and is not written yet is told from here.
 _BY_KEY: Final = frozenset({_STATEMENTS.reservation, _STATEMENTS.charge})
 
@@ -41,6 +42,8 @@ class SqliteBooks(SqlBooks):
         self._stored: dict[tuple[str, ...], tuple[Any, ...]] = {}
         self._known: dict[tuple[str, ...], ReservationRow | ChargeRow] = {}
         self._unwritten: dict[tuple[str, ...], ReservationRow | ChargeRow] = {}
+        # Of these holds every charge's name is known.
+        self._drawn: dict[str, dict[tuple[str, ...], None]] = {}
         self._version: int | None = None
 
     def begin(self, transaction: str) -> None:
@@ -53,12 +56,14 @@ class SqliteBooks(SqlBooks):
         elif len(self._stored) > _ROWS_KEPT:
             for key in list(islice(self._stored, len(self._stored) - _ROWS_KEPT // 2)):
                 del self._stored[key], self._known[key]
+            self._drawn.clear()
 
     def forget_rows(self) -> None:
         """Forget what was read, and what was not written: it was undone, or somebody else has written."""
         self._stored.clear()
         self._known.clear()
         self._unwritten.clear()
+        self._drawn.clear()
 
     def write(self) -> None:
         """Write what was saved. To be called before the transaction is committed."""
@@ -81,7 +86,14 @@ class SqliteBooks(SqlBooks):
         return cast("ChargeRow", known) if known is not None else self._read(key, super().charge(ledger, charge_id))
 
     def charges_of(self, reservation_key: str) -> list[ChargeRow]:
-        return self._all_read(super().charges_of(reservation_key))
+        drawn = self._drawn.get(reservation_key)
+        if drawn is None:
+            found = self._all_read(super().charges_of(reservation_key))
+            self._drawn[reservation_key] = {(row.ledger, row.id): None for row in found}
+            return found
+        rows = [cast("ChargeRow", self._known[name]) for name in drawn]
+        rows = [row for row in rows if row.reservation_key == reservation_key]
+        return sorted(rows, key=lambda row: (row.committed_at is None, row.committed_at or 0.0, row.id))
 
     def charges_owned(self, ledger: str, principal: str, owner: str, limit: int) -> list[ChargeRow]:
         return self._all_read(super().charges_owned(ledger, principal, owner, limit))
@@ -93,10 +105,17 @@ class SqliteBooks(SqlBooks):
         return found
 
     def save_reservation(self, row: ReservationRow) -> None:
-        self._save((row.key,), row)
+        key = (row.key,)
+        if key not in self._known:
+            # Nobody read it, so it is new: nothing has drawn on it.
+            self._drawn[row.key] = {}
+        self._save(key, row)
 
     def save_charge(self, row: ChargeRow) -> None:
-        self._save((row.ledger, row.id), row)
+        name = (row.ledger, row.id)
+        if row.reservation_key in self._drawn and row.parent is None:
+            self._drawn[row.reservation_key][name] = None
+        self._save(name, row)
 
     def forget_reservations(self, ledger: str, before: float, limit: int) -> int:
         self.write()
@@ -122,10 +141,15 @@ class SqliteBooks(SqlBooks):
 
     def _save(self, key: tuple[str, ...], row: ReservationRow | ChargeRow) -> None:
         before = self._unwritten.get(key)
-        if before is not None and before.state is not row.state:
+        if before is not None and before.state is not row.state and self._steps(key, before):
             # The file checks every step of a row (I7): two of them are not one.
             self.write()
         self._known[key] = self._unwritten[key] = row
+
+    def _steps(self, key: tuple[str, ...], row: ReservationRow | ChargeRow) -> bool:
+        """Whether a row that is not written yet is new, or of another state than the file has."""
+        stored = self._stored.get(key)
+        return stored is None or stored[_STATE_AT[type(row)]] is not row.state
 
     def _write(
         self,

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from countwerk_meter._drivers.landings import landed
 from countwerk_meter._flow.overview import Due
 from countwerk_meter.errors import InsufficientCreditsError, LedgerUnavailableError
 from countwerk_meter.usage import Usage
@@ -116,7 +117,7 @@ async def _keep_pace(meter: Meter, in_pace: asyncio.Event) -> None:
     engine = meter._engine
     while True:
         due = Due(engine.terms.ledger, engine.terms.owner, engine.now(), _MOST_BEHIND)
-        agenda = await asyncio.wrap_future(engine.journal.submit(due))
+        agenda = await landed(engine.journal.submit(due))
         if len(agenda.rows) < _MOST_BEHIND:
             in_pace.set()
         else:
