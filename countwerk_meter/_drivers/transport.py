@@ -94,28 +94,36 @@ def _missing(error: Exception) -> Reply:
     return NotSent(reason) if isinstance(error, _NEVER_SENT) else InDoubt(reason)
 
 
-class _Urls:
-    """The endpoints' addresses, each read once."""
+class _Requests:
+    """What requests to one ledger have in common, each read once: addresses and headers."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._of: dict[str, httpx.URL] = {}
+        self._urls: dict[str, httpx.URL] = {}
+        self._headers: httpx.Headers | None = None
 
-    def __call__(self, request: LedgerRequest) -> httpx.URL:
-        url = self._of.get(request.path)
+    def url(self, request: LedgerRequest) -> httpx.URL:
+        """Return where a request goes."""
+        url = self._urls.get(request.path)
         if url is None:
-            url = self._of[request.path] = httpx.URL(self._endpoint.base_url + request.path)
+            url = self._urls[request.path] = httpx.URL(self._endpoint.base_url + request.path)
         return url
 
-    def request(self, request: LedgerRequest, timeout: httpx.Timeout) -> httpx.Request:
+    def made(self, request: LedgerRequest, timeout: httpx.Timeout) -> httpx.Request:
         """Build a request for a transport of ours: a client would do it anew each time, with cookies and redirects."""
-        return httpx.Request(
+        url = self.url(request)
+        if self._headers is None:
+            ours = {"User-Agent": "countwerk-meter", "X-API-Key": self._endpoint.key.get_secret_value()}
+            self._headers = httpx.Headers({"Host": url.netloc.decode()} | _HEADERS | ours)
+        made = httpx.Request(
             "POST",
-            self(request),
-            headers=_HEADERS | {"User-Agent": "countwerk-meter", "X-API-Key": self._endpoint.key.get_secret_value()},
-            content=request.content,
+            url,
+            headers=self._headers,
+            stream=httpx.ByteStream(request.content),
             extensions={"timeout": timeout.as_dict()},
         )
+        made.headers["Content-Length"] = str(len(request.content))
+        return made
 
 
 class HttpxTransport:
@@ -128,7 +136,7 @@ class HttpxTransport:
     def __init__(self, endpoint: Endpoint, http: httpx.Client | None = None) -> None:
         self._endpoint = endpoint
         self._auth = KeyAuth(endpoint)
-        self._urls = _Urls(endpoint)
+        self._requests = _Requests(endpoint)
         self._deadline = Deadline()
         self._http = http
         self._closed = False
@@ -164,7 +172,7 @@ class HttpxTransport:
         if self._http is not None:
             with self._http.stream(
                 "POST",
-                self._urls(request),
+                self._requests.url(request),
                 content=request.content,
                 headers=_HEADERS,
                 auth=self._auth,
@@ -181,7 +189,7 @@ class HttpxTransport:
         try:
             lane = lanes.take()
             try:
-                with contextlib.closing(lane.handle_request(self._urls.request(request, httpx.Timeout(left)))) as found:
+                with contextlib.closing(lane.handle_request(self._requests.made(request, httpx.Timeout(left)))) as found:
                     yield found
             finally:
                 lanes.give(lane)
@@ -217,7 +225,7 @@ class AsyncHttpxTransport:
     def __init__(self, endpoint: Endpoint, http: httpx.AsyncClient | None = None) -> None:
         self._endpoint = endpoint
         self._auth = KeyAuth(endpoint)
-        self._urls = _Urls(endpoint)
+        self._requests = _Requests(endpoint)
         self._slots = asyncio.Semaphore(CONNECTIONS)
         self._lanes = Lanes(lambda: AsyncLane(tls()))
         self._http = http
@@ -249,7 +257,7 @@ class AsyncHttpxTransport:
         if self._http is None:
             lane = self._lanes.take()
             try:
-                response = await lane.handle_async_request(self._urls.request(request, timeout))
+                response = await lane.handle_async_request(self._requests.made(request, timeout))
                 try:
                     yield response
                 finally:
@@ -259,7 +267,7 @@ class AsyncHttpxTransport:
             return
         async with self._http.stream(
             "POST",
-            self._urls(request),
+            self._requests.url(request),
             content=request.content,
             headers=_HEADERS,
             auth=self._auth,
