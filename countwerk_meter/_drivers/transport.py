@@ -189,7 +189,9 @@ class HttpxTransport:
         try:
             lane = lanes.take()
             try:
-                with contextlib.closing(lane.handle_request(self._requests.made(request, httpx.Timeout(left)))) as found:
+                with contextlib.closing(
+                    lane.handle_request(self._requests.made(request, httpx.Timeout(left)))
+                ) as found:
                     yield found
             finally:
                 lanes.give(lane)

@@ -137,7 +137,7 @@ class Books(Protocol):
         ...
 
     def save_charge(self, row: ChargeRow) -> None:
-        """Insert or replace a charge."""
+        """Insert or replace a charge. What it draws on is there before it."""
         ...
 
 

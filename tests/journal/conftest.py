@@ -1,8 +1,12 @@
 """What the SQLite tests share: a path, and journals that are closed whatever happens."""
 
+import threading
+
 import pytest
 
-from countwerk_meter.journal import SqliteJournal
+from countwerk_meter.journal import SqliteJournal, sqlite_file
+from countwerk_meter.journal import sqlite as module
+from countwerk_meter.testing.conformance import Look
 
 
 @pytest.fixture
@@ -23,3 +27,35 @@ def opened(path):
     yield make
     for journal in journals:
         journal.close()
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Every statement that a journal's connection runs, in order."""
+    statements = []
+    real = sqlite_file.opened
+
+    def opened(path):
+        connection = real(path)
+        connection.set_trace_callback(statements.append)
+        return connection
+
+    monkeypatch.setattr(module, "opened", opened)
+    return statements
+
+
+@pytest.fixture
+def held(opened):
+    """A journal whose writer is busy until `.release()`, so that what is submitted meanwhile forms a group."""
+    journal = opened()
+    entered, go = threading.Event(), threading.Event()
+
+    def wait(_):
+        entered.set()
+        go.wait(10)
+
+    journal.submit(Look(wait))
+    assert entered.wait(10)
+    journal.release = go.set
+    yield journal
+    go.set()

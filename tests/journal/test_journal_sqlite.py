@@ -3,7 +3,6 @@
 import os
 import sqlite3
 import stat
-import threading
 import time
 from dataclasses import fields
 
@@ -12,7 +11,7 @@ import pytest
 from countwerk_meter._flow.rows import ChargeRow, ReservationRow
 from countwerk_meter._flow.states import ReservationState
 from countwerk_meter.errors import JournalError
-from countwerk_meter.journal import owners, sqlite_file, sqlite_rows
+from countwerk_meter.journal import owners, sqlite_file
 from countwerk_meter.journal import sqlite as module
 from countwerk_meter.journal.statements import Statements
 from countwerk_meter.testing.conformance import Do, DoDurably, Look, a_charge, a_reservation
@@ -20,38 +19,6 @@ from countwerk_meter.testing.conformance import Do, DoDurably, Look, a_charge, a
 
 def save(row):
     return lambda books: books.save_charge(row)
-
-
-@pytest.fixture
-def traced(monkeypatch):
-    """Every statement that a journal's connection runs, in order."""
-    statements = []
-    real = sqlite_file.opened
-
-    def opened(path):
-        connection = real(path)
-        connection.set_trace_callback(statements.append)
-        return connection
-
-    monkeypatch.setattr(module, "opened", opened)
-    return statements
-
-
-@pytest.fixture
-def held(opened):
-    """A journal whose writer is busy until `.release()`, so that what is submitted meanwhile forms a group."""
-    journal = opened()
-    entered, go = threading.Event(), threading.Event()
-
-    def wait(_):
-        entered.set()
-        go.wait(10)
-
-    journal.submit(Look(wait))
-    assert entered.wait(10)
-    journal.release = go.set
-    yield journal
-    go.set()
 
 
 def test_the_file_is_readable_by_its_owner_alone(opened, path):
@@ -378,58 +345,3 @@ def test_a_very_large_file_is_not_read_through_at_every_start(monkeypatch, opene
     opened()
     assert seen
     assert not any("quick_check" in text for text in seen)
-
-
-def amount_of(journal, charge_id):
-    return journal.run(Look(lambda books: books.charge("l", charge_id).amount))
-
-
-def test_what_another_connection_has_written_is_read(opened, path):
-    """A row is known from one transaction to the next, until somebody else writes."""
-    ours, theirs = opened(), opened()
-    for amount in range(1, 7):
-        writer, reader = (ours, theirs) if amount % 2 else (theirs, ours)
-        known = None if amount == 1 else amount_of(writer, "c")
-        assert known == (amount - 1 or None)
-        writer.run(Do(save(a_charge("c", amount=amount))))
-        assert amount_of(writer, "c") == amount
-        assert amount_of(reader, "c") == amount
-    with sqlite3.connect(path) as stranger:
-        stranger.execute("UPDATE charge SET amount = 99")
-    assert (99, 99) == (amount_of(ours, "c"), amount_of(theirs, "c"))
-
-
-def test_what_nobody_else_has_written_is_not_read_again(traced, opened):
-    journal = opened()
-    journal.run(Do(save(a_charge("c", amount=1))))
-    del traced[:]
-    assert amount_of(journal, "c") == 1
-    assert not [statement for statement in traced if "FROM charge" in statement]
-
-
-def test_what_was_undone_is_not_known(held):
-    """Neither a step that fails in a group of its own, nor the last of a group, nor a transaction that cannot end."""
-
-    def fails(books):
-        books.save_charge(a_charge("c", amount=2))
-        raise ValueError
-
-    held.submit(Do(save(a_charge("c", amount=1))))
-    last = held.submit(Do(fails))
-    held.release()
-    with pytest.raises(JournalError):
-        last.result(10)
-    assert amount_of(held, "c") == 1
-    with pytest.raises(JournalError):
-        held.run(Do(fails))
-    assert amount_of(held, "c") == 1
-
-
-def test_no_more_rows_are_known_than_are_needed(monkeypatch, opened):
-    monkeypatch.setattr(sqlite_rows, "_ROWS_KEPT", 4)
-    journal = opened()
-    for number in range(20):
-        journal.run(Do(save(a_charge(f"c{number}", amount=number))))
-    assert [amount_of(journal, f"c{number}") for number in range(20)] == list(range(20))
-    known = journal.run(Look(lambda books: (len(books._known), len(books._stored))))
-    assert max(known) <= 5
