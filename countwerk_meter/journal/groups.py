@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
+    import queue
     from collections.abc import Iterable
     from concurrent.futures import Future
 
@@ -30,11 +30,9 @@ def is_a_writer() -> bool:
 def gathered(waiting: queue.SimpleQueue[T], limit: int) -> list[T]:
     """Wait for one job, and return it with those that are queued behind it, so many at most."""
     group = [waiting.get()]
-    while len(group) < limit:
-        try:
-            group.append(waiting.get_nowait())
-        except queue.Empty:
-            break
+    # Nobody else takes from it.
+    while len(group) < limit and not waiting.empty():
+        group.append(waiting.get())
     return group
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     _Lock = threading.Condition
@@ -19,7 +18,7 @@ else:
 
 
 class Latch(_Lock):
-    """What `concurrent.futures.Future` needs of a condition: hold it, wait, wake everybody who waits."""
+    """Hold it, wait, wake everybody who waits."""
 
     def __init__(self) -> None:
         self._waiting: deque[threading.Lock] = deque()
@@ -43,11 +42,3 @@ class Latch(_Lock):
         """Wake everybody who waits."""
         while self._waiting:
             self._waiting.popleft().release()
-
-
-class Latched(Future[Any]):
-    """A future that stays usable whenever Ctrl-C strikes one of those who wait for it, or who ask it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._condition = Latch()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import Counter, deque
 from decimal import Decimal
@@ -14,7 +13,8 @@ from countwerk_meter._flow.books import DueRow
 from countwerk_meter._flow.rows import ReservationRow, checked_charge, checked_reservation, replace
 from countwerk_meter._flow.states import COLLECTED, ENDED, HOLDING, LISTED, LIVE, OVER, ChargeState, ReservationState
 from countwerk_meter.errors import JournalError
-from countwerk_meter.journal.port import Journal, refused, running
+from countwerk_meter.journal.outcome import Outcome
+from countwerk_meter.journal.port import Journal, refused
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -261,15 +261,18 @@ class MemoryJournal(Journal):
         return "memory:"
 
     def submit(self, operation: Operation[T]) -> Future[T]:
-        future: Future[T] = running()
+        future: Future[T] = Outcome()
         if self._inside == threading.get_ident():
             # The collector has ended an abandoned call in the middle of a step: its own comes after that.
             self._postponed.append((operation, future))
             return future
         self._do(operation, future)
-        with contextlib.suppress(IndexError):  # there is none, or another thread took the last one
-            while True:
-                self._do(*self._postponed.popleft())
+        while self._postponed:
+            try:
+                postponed = self._postponed.popleft()
+            except IndexError:  # another thread took the last one
+                break
+            self._do(*postponed)
         return future
 
     def _do(self, operation: Operation[Any], future: Future[Any]) -> None:

@@ -7,10 +7,9 @@ A store only reads and writes rows; the rules live in the operations.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from countwerk_meter.errors import CountwerkError, JournalError
-from countwerk_meter.journal.latch import Latched
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -65,13 +64,6 @@ class Journal(ABC):
     def run(self, operation: Operation[T]) -> T:
         """Carry out one operation and wait for it."""
         return self.submit(operation).result()
-
-
-def running() -> Future[Any]:
-    """Return a future that nobody can cancel: what was queued is carried out, whoever stops waiting for it."""
-    future = Latched()
-    future.set_running_or_notify_cancel()
-    return future
 
 
 def refused(name: str, error: Exception) -> CountwerkError:

@@ -23,7 +23,8 @@ from pydantic import SecretStr
 
 from countwerk_meter.errors import JournalError
 from countwerk_meter.journal.groups import Result, deliver, gathered, writes
-from countwerk_meter.journal.port import Journal, refused, running
+from countwerk_meter.journal.outcome import Outcome
+from countwerk_meter.journal.port import Journal, refused
 from countwerk_meter.journal.postgres_books import PostgresBooks
 from countwerk_meter.journal.postgres_owners import BEAT_SECONDS, LEASE_SECONDS, Heart, IsDead, Join, Leave
 from countwerk_meter.journal.postgres_server import PATIENCE, SCHEMA_VERSION, Server, said
@@ -114,7 +115,7 @@ class PostgresJournal(Journal):
         self._thread.start()
 
     def submit(self, operation: Operation[T]) -> Future[T]:
-        future: Future[T] = running()
+        future: Future[T] = Outcome()
         # Made out here: in there nothing is to be collected.
         job = operation, future
         with self._lock:

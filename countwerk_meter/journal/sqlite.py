@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from countwerk_meter.errors import JournalError
 from countwerk_meter.journal.groups import Result, deliver, gathered, writes
+from countwerk_meter.journal.outcome import Outcome
 from countwerk_meter.journal.owners import OwnerLocks
-from countwerk_meter.journal.port import Journal, refused, running
+from countwerk_meter.journal.port import Journal, refused
 from countwerk_meter.journal.sqlite_file import BUSY_SECONDS, SCHEMA_VERSION, opened
 from countwerk_meter.journal.sqlite_rows import SqliteBooks
 
@@ -94,7 +95,7 @@ class SqliteJournal(Journal):
         self._thread.start()
 
     def submit(self, operation: Operation[T]) -> Future[T]:
-        future: Future[T] = running()
+        future: Future[T] = Outcome()
         failure: JournalError | None = None
         # Made out here: in there nothing is to be collected.
         job = operation, future
@@ -181,8 +182,11 @@ class SqliteJournal(Journal):
         """Carry out a group in one transaction; one that fails is undone alone. Reads do not fail with a write."""
         results: list[Result] = []
         try:
-            reads_only = all(operation.reads for operation, _ in jobs)
-            durable = self._synchronous and any(operation.durable for operation, _ in jobs)
+            reads_only, durable = True, False
+            for operation, _ in jobs:
+                reads_only = reads_only and operation.reads
+                durable = durable or operation.durable
+            durable = durable and self._synchronous
             if not reads_only and durable is not self._synced:
                 db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
                 self._synced = durable

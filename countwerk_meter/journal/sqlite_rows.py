@@ -168,7 +168,7 @@ class SqliteBooks(SqlBooks):
         changed = [at for at, (old, new) in enumerate(zip(before, values, strict=True)) if old != new]
         if changed:
             update = self._sql.update(table, tuple([columns[at] for at in changed]), keys)
-            self._db.execute(update, (*(values[at] for at in changed), *key))
+            self._db.execute(update, [*[values[at] for at in changed], *key])
 
     def _execute(self, query: str, values: Sequence[Any]) -> Cursor:
         if self._unwritten and query not in _BY_KEY:

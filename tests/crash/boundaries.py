@@ -19,7 +19,7 @@ from countwerk_meter._drivers.transport import AsyncHttpxTransport, HttpxTranspo
 from countwerk_meter._flow.books import Operation
 from countwerk_meter._flow.learning import Learn
 from countwerk_meter.journal import Journal
-from countwerk_meter.journal.port import running
+from countwerk_meter.journal.outcome import Outcome
 
 
 class Boundaries:
@@ -83,7 +83,7 @@ class WatchedJournal(Journal):
         def reach(when):
             self._boundaries.reach(f"commit {type(operation).__name__} {when}")
 
-        told = running()
+        told = Outcome()
 
         def done(future):
             error = future.exception()

@@ -23,7 +23,7 @@ from countwerk_meter._flow.states import HOLDING, ChargeState, ReservationState
 from countwerk_meter._flow.terms import Terms
 from countwerk_meter.errors import JournalError
 from countwerk_meter.journal.memory import MemoryJournal
-from countwerk_meter.journal.port import running
+from countwerk_meter.journal.outcome import Outcome
 from countwerk_meter.testing.journal_steps import Do, Look
 
 from .drivers import DRIVERS, Cut, cut
@@ -121,7 +121,7 @@ class World:
         self.operations.append(operation)
         if self.full and not operation.reads:
             self.full -= 1
-            failed = running()
+            failed = Outcome()
             failed.set_exception(JournalError("disk full"))
             return failed
         done = self.journal.submit(operation)

@@ -9,7 +9,7 @@ from countwerk_meter._flow.rows import replace
 from countwerk_meter._flow.states import ReservationState
 from countwerk_meter.events import Ordinals
 from countwerk_meter.journal import SqliteJournal
-from countwerk_meter.journal.port import running
+from countwerk_meter.journal.outcome import Outcome
 
 
 class Deaf(SqliteJournal):
@@ -17,7 +17,7 @@ class Deaf(SqliteJournal):
 
     def submit(self, operation):
         future = super().submit(operation)
-        return running() if type(operation).__name__ == "Draw" else future
+        return Outcome() if type(operation).__name__ == "Draw" else future
 
 
 def nested(bench, meter, amount, **options):

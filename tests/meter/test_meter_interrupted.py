@@ -12,7 +12,7 @@ from countwerk_meter import current_reservation
 from countwerk_meter._metering import reservation as reservations
 from countwerk_meter._metering import scope
 from countwerk_meter._metering.engine import Engine
-from countwerk_meter.journal.port import running
+from countwerk_meter.journal.outcome import Outcome
 
 
 def strike(monkeypatch, owner, name, *, after=False):
@@ -93,7 +93,7 @@ def test_closing_waits_for_gates_that_are_on_their_way(bench, meter):
 @pytest.mark.parametrize("struck", ["acquired", "released"])
 def test_ctrl_c_leaves_no_lock_held(struck):
     """Wherever it strikes one who waits for a result, whoever brings the result does not hang."""
-    future = running()
+    future = Outcome()
     condition = future._condition
 
     class Struck(type(condition)):

@@ -8,7 +8,7 @@ import pytest
 from countwerk_meter._metering import setbacks, settlement
 from countwerk_meter._wire.replies import NotSent, read_reply
 from countwerk_meter.journal import MemoryJournal
-from countwerk_meter.journal.port import running
+from countwerk_meter.journal.outcome import Outcome
 
 from .leasing import until
 
@@ -134,7 +134,7 @@ class Slow(MemoryJournal):
         done = super().submit(operation)
         if self.waiting is None or not operation.durable:
             return done
-        late = running()
+        late = Outcome()
         self.waiting.append((late, done))
         return late
 

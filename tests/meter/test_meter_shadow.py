@@ -113,9 +113,9 @@ def test_a_journal_that_cannot_be_written_refuses_nothing(bench, style):
             done = super().submit(operation)
             if type(operation).__name__ != "Begin":
                 return done
-            from countwerk_meter.journal.port import running
+            from countwerk_meter.journal.outcome import Outcome
 
-            failed = running()
+            failed = Outcome()
             failed.set_exception(JournalError("full"))
             return failed
 

@@ -10,7 +10,7 @@ import pytest
 from countwerk_meter._metering import commits
 from countwerk_meter.errors import JournalError, LedgerUnavailableError
 from countwerk_meter.journal import MemoryJournal
-from countwerk_meter.journal.port import running
+from countwerk_meter.journal.outcome import Outcome
 
 
 class SlowJournal(MemoryJournal):
@@ -25,7 +25,7 @@ class SlowJournal(MemoryJournal):
         done = super().submit(operation)
         if type(operation).__name__ not in self.names:
             return done
-        late = running()
+        late = Outcome()
         self.waiting.append((late, done))
         return late
 
@@ -106,7 +106,7 @@ def test_a_commit_kept_in_memory_does_not_hold_up_the_next_gate(bench):
 
     def full(self, operation):
         if operation.durable:
-            late = running()
+            late = Outcome()
             late.set_exception(JournalError("disk full"))
             return late
         return failing(self, operation)
