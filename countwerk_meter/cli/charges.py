@@ -8,12 +8,13 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from countwerk_meter._flow.attempts import LoadCharge
+from countwerk_meter._flow.attempts import Load, LoadCharge
 from countwerk_meter._flow.legs import LATE, OVER
 from countwerk_meter._flow.overview import EVERY, Charges
 from countwerk_meter._flow.states import ChargeState
 from countwerk_meter._metering.amounts import NESTED
 from countwerk_meter._metering.charges import Charge
+from countwerk_meter._metering.hold import Hold
 from countwerk_meter._metering.summary import Total, summary
 from countwerk_meter.cli.answers import NO, console, print_json, print_whole, refuse, reported
 from countwerk_meter.cli.default_command import with_default
@@ -74,16 +75,19 @@ def show(
     enforcement: Enforcement = "on",
     as_json: AsJson = False,
 ) -> None:
-    """Show one charge in full: what was measured, which rule priced it at what rate, its legs, what became of it."""
+    """Show one charge in full: what was measured, which rule priced it at what rate, its hold, its legs."""
     with reported("charges", as_json=as_json):
         ledger = ledger_named(base_url, enforcement)
         with opened("charges", journal, as_json=as_json) as store:
             # A second late part of one charge is `<id>.late.late`.
             legs = (charge_id, charge_id + OVER, *(charge_id + LATE * number for number in range(1, 10)))
             rows = [row for row in (store.run(LoadCharge(ledger, name)) for name in legs) if row is not None]
+            key = rows[0].reservation_key if rows else None
+            # Pruned, the hold is forgotten, and its charge is not.
+            claim = None if key is None else store.run(Load(key))
     if not rows:
         refuse("charges", f"no charge {charge_id} of {ledger} in {store.name}", NO, as_json=as_json)
-    _show_in_full([Charge.of(row) for row in rows], as_json=as_json)
+    _show_in_full([Charge.of(row) for row in rows], None if claim is None else Hold.of(claim), as_json=as_json)
 
 
 @charges.command("summary")
@@ -158,27 +162,35 @@ def _list(found: list[Charge]) -> None:
     print_whole(table)
 
 
-def _show_in_full(found: list[Charge], *, as_json: bool) -> None:
+def _show_in_full(found: list[Charge], hold: Hold | None, *, as_json: bool) -> None:
     charge, legs = found[0], found[1:]
     if as_json:
-        print_json({"charge": charge.to_dict(), "legs": [leg.to_dict() for leg in legs]})
+        held = None if hold is None else hold.to_dict()
+        print_json({"charge": charge.to_dict(), "hold": held, "legs": [leg.to_dict() for leg in legs]})
         return
-    screen = console()
-    for shown in found:
-        table = Table(box=None, show_header=False, pad_edge=False)
-        table.add_column(style="bold")
-        table.add_column(overflow="fold")
-        for field in fields(shown):
-            value = getattr(shown, field.name)
-            if value is None or field.name == "lines":
-                continue
-            table.add_row(field.name.replace("_", " "), str(value))
-        for line in shown.lines:
-            for said in _line(line):
-                table.add_row("measured", said)
-        screen.print(table)
-        if shown is not found[-1]:
-            screen.print()
+    _print_fields(charge)
+    if hold is not None:
+        console().print("\nHold", style="bold")
+        _print_fields(hold)
+    for leg in legs:
+        console().print()
+        _print_fields(leg)
+
+
+def _print_fields(shown: Charge | Hold) -> None:
+    """Print what is known, a line each; of a charge how it was measured too."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for field in fields(shown):
+        value = getattr(shown, field.name)
+        if value is None or value is False or field.name == "lines":
+            continue
+        table.add_row(field.name.replace("_", " "), str(value))
+    for line in shown.lines if isinstance(shown, Charge) else ():
+        for said in _line(line):
+            table.add_row("measured", said)
+    console().print(table)
 
 
 def _line(line: dict[str, Any]) -> list[str]:

@@ -77,3 +77,29 @@ def test_shadow_mode_says_what_would_have_happened(cli):
     assert 2 == len(cli("charges", "--enforcement", "shadow", "--json").json["charges"])
     assert [] == cli("charges", "--json").json["charges"]
     assert "No such charges" in cli("charges", "summary").out
+
+
+def test_a_charge_names_its_hold_as_the_ledger_does(cli):
+    """The ledger's statement knows the reservation, and how much its confirm carried: the id that leads from it here."""
+    with cli.meter() as meter:
+        with meter.reserve("acct_cli", "app.call", amount=9, usage_event_id="event-1") as outer:
+            outer.settle(2)
+            with meter.reserve("acct_cli", "app.part", amount=3, usage_event_id="event-2") as part:
+                part.settle(3)
+        with meter.reserve("acct_cli", "app.call", amount=2, usage_event_id="event-3") as over:
+            over.settle(5)
+        meter.deduct("acct_cli", "app.export", 4, usage_event_id="event-4")
+        meter.flush()
+    hold = cli("charges", "show", "event-2", "--json").json["hold"]
+    assert hold == cli("charges", "show", "event-1", "--json").json["hold"]
+    names = ("state", "lease", "held", "confirmed", "calls", "confirms", "confirms_open", "cancels")
+    assert ("confirmed", False, 9, 5, 2, 1, 0, 0) == tuple(hold[name] for name in names)
+    shown = flat(cli("charges", "show", "event-2").out)
+    assert f"Hold reservation id {hold['reservation_id']} state confirmed" in shown
+    assert "held 9 confirmed 5 calls 2" in shown
+    found = cli("charges", "show", "event-3", "--json").json
+    assert (2, 2, ["event-3.over"]) == (
+        found["hold"]["held"], found["hold"]["confirmed"], [leg["usage_event_id"] for leg in found["legs"]]
+    )  # fmt: skip
+    assert cli("charges", "show", "event-4", "--json").json["hold"] is None
+    assert "Hold" not in cli("charges", "show", "event-4").out
