@@ -23,6 +23,7 @@ from countwerk_meter.journal.owners import OwnerLocks
 from countwerk_meter.journal.port import Journal, refused
 from countwerk_meter.journal.sqlite_file import BUSY_SECONDS, SCHEMA_VERSION, opened
 from countwerk_meter.journal.sqlite_rows import SqliteBooks
+from countwerk_meter.journal.write_ahead import WriteAheadLog
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -48,7 +49,8 @@ class _Pause:
         self.over = threading.Event()
 
 
-_Job: TypeAlias = "tuple[Operation[Any], Future[Any]] | _Pause | None"
+_Step: TypeAlias = "tuple[Operation[Any], Future[Any]]"
+_Job: TypeAlias = "_Step | _Pause | None"
 
 
 class SqliteJournal(Journal):
@@ -148,8 +150,8 @@ class SqliteJournal(Journal):
     ) -> None:
         db: sqlite3.Connection | None = connection
         books = SqliteBooks(connection, self._locks.is_held)
+        log = WriteAheadLog(self._path)
         del connection
-        self._synced: bool | None = None
         writes()
         done = False
         while not done:
@@ -158,38 +160,54 @@ class SqliteJournal(Journal):
             jobs = [job for job in group if isinstance(job, tuple)]
             if jobs and db is None:
                 try:
-                    db, self._synced = opened(self._path), None
+                    db = opened(self._path)
                     books = SqliteBooks(db, self._locks.is_held)
                 except JournalError as error:
                     for _, future in jobs:
                         future.set_exception(error)
                     jobs = []
             if jobs and db is not None:
-                self._commit(db, books, jobs)
+                self._commit(db, books, log, jobs)
             pauses = [job for job in group if isinstance(job, _Pause)]
             if pauses and db is not None:
+                log.close()
                 db.close()
                 db = None
             for pause in pauses:
                 pause.paused.set()
                 pause.over.wait()
+        log.close()
         if db is not None:
             db.close()
 
-    def _commit(
-        self, db: sqlite3.Connection, books: SqliteBooks, jobs: list[tuple[Operation[Any], Future[Any]]]
-    ) -> None:
+    def _commit(self, db: sqlite3.Connection, books: SqliteBooks, log: WriteAheadLog, jobs: list[_Step]) -> None:
+        """
+        Carry out a group and bring it to the disk, if a step of it is durable; then tell who waits.
+
+        Nobody here hears of any of it before that, nor of what was only read: a deduct leaves because a commit is seen.
+        """
+        results = self._carried_out(db, books, jobs)
+        if self._synchronous and any(operation.durable for operation, _ in jobs):
+            try:
+                log.sync(db)
+            except (OSError, sqlite3.Error) as problem:
+                failure = self._unwritable(problem)
+                results = [
+                    (future, None, failure) if operation.durable and error is None else (future, result, error)
+                    for (operation, _), (future, result, error) in zip(jobs, results, strict=True)
+                ]
+        deliver(results)
+
+    def _unwritable(self, error: Exception) -> JournalError:
+        return JournalError(f"the journal {self.name} cannot be written: {error}")
+
+    def _carried_out(self, db: sqlite3.Connection, books: SqliteBooks, jobs: list[_Step]) -> list[Result]:
         """Carry out a group in one transaction; one that fails is undone alone. Reads do not fail with a write."""
         results: list[Result] = []
         try:
-            reads_only, durable = True, False
+            reads_only = True
             for operation, _ in jobs:
                 reads_only = reads_only and operation.reads
-                durable = durable or operation.durable
-            durable = durable and self._synchronous
-            if not reads_only and durable is not self._synced:
-                db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-                self._synced = durable
             begin = "BEGIN" if reads_only else "BEGIN IMMEDIATE"
             books.begin(begin)
             try:
@@ -209,18 +227,17 @@ class SqliteJournal(Journal):
             with contextlib.suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
             books.forget_rows()
-            failure = JournalError(f"the journal {self.name} cannot be written: {error}")
+            failure = self._unwritable(error)
             reads = [job for job in jobs if job[0].reads]
-            if 0 < len(reads) < len(jobs):
-                # A full disk can still be read: the state of a charge, say, by an app that waits for it.
-                self._commit(db, books, reads)
-                jobs = [job for job in jobs if not job[0].reads]
-            results = [(future, None, failure) for _, future in jobs]
-        deliver(results)
+            read = iter(self._carried_out(db, books, reads)) if 0 < len(reads) < len(jobs) else None
+            # A full disk can still be read: the state of a charge, say, by an app that waits for it.
+            results = [
+                next(read) if read is not None and operation.reads else (future, None, failure)
+                for operation, future in jobs
+            ]
+        return results
 
-    def _one_by_one(
-        self, db: sqlite3.Connection, books: SqliteBooks, jobs: list[tuple[Operation[Any], Future[Any]]]
-    ) -> list[Result]:
+    def _one_by_one(self, db: sqlite3.Connection, books: SqliteBooks, jobs: list[_Step]) -> list[Result]:
         results: list[Result] = []
         for operation, future in jobs:
             books.forget_rows()

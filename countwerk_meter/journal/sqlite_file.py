@@ -87,6 +87,8 @@ def _checked(db: sqlite3.Connection, path: Path) -> None:
         _write_ahead(db)
         if version < SCHEMA_VERSION:
             _migrate(db, version)
+        # What must be on the disk is synced behind its commit.
+        db.execute("PRAGMA synchronous = NORMAL")
     except sqlite3.OperationalError as error:
         raise _unusable(path, str(error)) from None
     except sqlite3.DatabaseError as error:
@@ -98,12 +100,14 @@ def _write_ahead(db: sqlite3.Connection) -> None:
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
-            db.execute("PRAGMA journal_mode = WAL")
+            (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
         else:
+            if mode != "wal":
+                raise sqlite3.OperationalError("its file system keeps no write-ahead log")
             return
 
 

@@ -1,10 +1,11 @@
 """What the SQLite tests share: a path, and journals that are closed whatever happens."""
 
 import threading
+from pathlib import Path
 
 import pytest
 
-from countwerk_meter.journal import SqliteJournal, sqlite_file
+from countwerk_meter.journal import SqliteJournal, sqlite_file, write_ahead
 from countwerk_meter.journal import sqlite as module
 from countwerk_meter.testing.conformance import Look
 
@@ -42,6 +43,20 @@ def traced(monkeypatch):
 
     monkeypatch.setattr(module, "opened", opened)
     return statements
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """The files that a journal brought to the disk itself, in order."""
+    files = []
+    real = write_ahead._to_disk
+
+    def to_disk(number):
+        files.append(str(Path(f"/proc/self/fd/{number}").readlink()))
+        real(number)
+
+    monkeypatch.setattr(write_ahead, "_to_disk", to_disk)
+    return files
 
 
 @pytest.fixture

@@ -113,12 +113,16 @@ def _at_rest(state, costs):
     _crashed(state, costs)
 
 
+# A commit that was written and not heard of is the charge all the same, while there is power.
+_ENDED_BY_ITSELF = ("used", "released", "superseded", "written")
+
+
 def _crashed(state, costs):
     """A call that ran and whose process died before it said what it used is lost, or charged by the policy, and told."""
     if ("power lost", "") in state.told:
         return
     for name in costs:
-        if ("ran", name) not in state.told or state.told & {("used", name), ("released", name), ("superseded", name)}:
+        if ("ran", name) not in state.told or state.told & {(how, name) for how in _ENDED_BY_ITSELF}:
             continue
         charge = state.journal.charges.get(name)
         if charge is None and ("ahead", name) in state.told:

@@ -29,6 +29,8 @@ from countwerk_meter._flow.states import WAITING, ChargeState, Outcome, Reservat
 from countwerk_meter._flow.verdict import Pass, Verdict
 from countwerk_meter._wire import requests
 
+from . import steps
+
 CLOSING, CANCELLED = ReservationState.CLOSING, ReservationState.CANCELLED
 
 
@@ -191,6 +193,11 @@ def commits_are_not_synced(patch):
     patch.setattr(Commit, "durable", False)
 
 
+def commits_are_acted_on_before_they_are_synced(patch):
+    """What was committed is read by others of the same process while it is on its way to the disk."""
+    patch.setattr(steps.Model, "syncing", lambda self, state: ())
+
+
 def stale_attempts_open(patch):
     """A worker acts on what it read a while ago, whatever the row has become since."""
     converted = Convert.apply
@@ -325,6 +332,12 @@ NAMED = (
 FURTHER = (
     Mutant("attempts are not synced", attempts_are_not_synced, "one call, killed or without power", "I2"),
     Mutant("commits are not synced", commits_are_not_synced, "one call, killed or without power", "I3"),
+    Mutant(
+        "commits are acted on before they are synced",
+        commits_are_acted_on_before_they_are_synced,
+        "settled with deducts",
+        "I2",
+    ),
     Mutant("stale attempts open", stale_attempts_open, "two settle one row", "I2"),
     Mutant("own clock", own_clock, "settling, whatever is answered", "I5"),
     Mutant("late truths are dropped", late_truths_are_dropped, "a late truth", "I3"),

@@ -42,8 +42,16 @@ class Process(NamedTuple):
     heard: bool = False
 
 
+UNSYNCED = "unsynced"
+
+
 class Thread(NamedTuple):
-    """What one thread is at: `net` is "out" while its request is on the wire, then the answer on its way back."""
+    """
+    What one thread is at.
+
+    `net` is "out" while its request is on the wire, then the answer on its way back; or "unsynced" while its commit is
+    on its way to the disk, where everybody sees it already, and `place` is where it goes on then.
+    """
 
     place: Place | None = None
     net: str | Said | None = None

@@ -6,9 +6,11 @@ from .books import Journals, Violation
 from .ledger import Ledger, Said, message_of
 from .places import CUT, IN_DOUBT, NOT_SENT, UNWRITTEN, Place
 from .programs import GATES, PASSES
-from .state import PHASES, Left, Process, State, Thread, ledger_time, moment, wall_time
+from .state import PHASES, UNSYNCED, Left, Process, State, Thread, ledger_time, moment, wall_time
 
 _TOLD = frozenset({"ran", "ahead", "asked", "used", "released", "superseded", "unresolved", "uncollected", "crashed"})
+# What the journal itself says, to whoever looks, if the one who would tell is killed behind its commit.
+_SEEN = {event: event for event in ("unresolved", "uncollected", "crashed")} | {"used": "written"}
 _QUIET = frozenset({"balance", "purchase-links"})
 
 
@@ -66,8 +68,7 @@ class Model:
             thread = Thread()
         else:
             thread = Thread(place, "out" if isinstance(place.command, Send) else None)
-        threads = (*state.threads[:number], thread, *state.threads[number + 1 :])
-        return state._replace(threads=threads, told=told)
+        return state._replace(threads=_with(state, number, thread), told=told)
 
     def dead(self, state):
         """Return the owners that the journal takes for dead."""
@@ -82,6 +83,7 @@ class Model:
 
     def steps(self, state):
         """Yield every step: what happens, and the state after it, or the violation that it is."""
+        syncing = self.syncing(state)
         for number, (known, thread) in enumerate(zip(self.scenario.threads, state.threads, strict=True)):
             if not state.processes[known.process].alive:
                 continue
@@ -92,7 +94,12 @@ class Model:
                     if state.left.hung:
                         yield from self._hung(state, number, known.process)
                 continue
+            if thread.net == UNSYNCED:
+                yield (number, "has its commit on the disk"), self._synced(state, number)
+                continue
             command = thread.place.command
+            if isinstance(command, Journal) and known.process in syncing:
+                continue
             if "cut" in self.scenario.faults and state.left.faults and thread.place.program[0] in GATES:
                 yield from self._interrupted(state, number, thread.place)
             if isinstance(command, Journal):
@@ -104,6 +111,15 @@ class Model:
             else:
                 yield from self._sending(state, number, thread)
         yield from self._world(state)
+
+    def syncing(self, state):
+        """
+        Return the processes that wait for the disk.
+
+        A process writes one group after the other: nothing of its own is read or written before the last is synced.
+        """
+        threads = zip(self.scenario.threads, state.threads, strict=True)
+        return {known.process for known, thread in threads if thread.net == UNSYNCED}
 
     def passes(self, state, process):
         """Return the passes that a process' settlement may make now."""
@@ -133,13 +149,20 @@ class Model:
         except Violation as violation:
             return action, violation
         since = state.since
-        if state.left.power:
-            if operation.durable:
-                since = (done.snapshot,)
-            elif done.snapshot is not state.journal:
-                since = (*since, done.snapshot)
-        after = state._replace(journal=done.snapshot, since=since)
-        return action, self._at(after, number, place.after(CUT if cut else done.result))
+        if state.left.power and done.snapshot is not state.journal:
+            since = (*since, done.snapshot)
+        after, then = state._replace(journal=done.snapshot, since=since), place.after(CUT if cut else done.result)
+        if state.left.power and operation.durable and not cut:
+            # Everybody sees it before it is on the disk; whoever waits for it is told only then.
+            threads = _with(after, number, Thread(then, UNSYNCED))
+            seen = {(_SEEN[event], name) for event, name in then.told if event in _SEEN}
+            return action, after._replace(threads=threads, told=state.told | seen)
+        return action, self._at(after, number, then)
+
+    def _synced(self, state, number):
+        """The disk has all that was written before, whoever wrote it."""
+        synced = state._replace(since=(state.journal,) if state.left.power else ())
+        return self._at(synced, number, state.threads[number].place)
 
     def _looked(self, state, number):
         process = state.processes[self.scenario.threads[number].process]
@@ -149,6 +172,8 @@ class Model:
     def fair(self, state, number):
         """Return the state after a thread's next step without a fault."""
         thread = state.threads[number]
+        if thread.net == UNSYNCED:
+            return self._synced(state, number)
         command = thread.place.command
         if isinstance(command, Journal):
             _, after = self._commit(state, number)
@@ -319,12 +344,15 @@ def _abandoned(state, number):
         message = message_of(thread.place.command.request)
         if message.kind not in _QUIET:
             state = _on_the_wire(state, message)
-    return state._replace(threads=(*state.threads[:number], Thread(), *state.threads[number + 1 :]))
+    return state._replace(threads=_with(state, number, Thread()))
+
+
+def _with(state, number, thread):
+    return (*state.threads[:number], thread, *state.threads[number + 1 :])
 
 
 def _with_net(state, number, net):
-    thread = state.threads[number]._replace(net=net)
-    return (*state.threads[:number], thread, *state.threads[number + 1 :])
+    return _with(state, number, state.threads[number]._replace(net=net))
 
 
 def _with_process(state, number, process):
