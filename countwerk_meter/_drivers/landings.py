@@ -10,14 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
 T = TypeVar("T")
+
+# Seconds after which a loop that was called and has not come is called again: Ctrl-C may have struck it on its way.
+_AGAIN: Final = 0.05
 
 
 class _Landings:
@@ -26,29 +30,27 @@ class _Landings:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = weakref.ref(loop)
         self._landed: deque[asyncio.Future[None]] = deque()
-        self._called = False
+        # When the loop was called and has not come yet, by the monotonic clock.
+        self._called = 0.0
 
     def bring(self, waiter: asyncio.Future[None]) -> None:
         """Wake who awaits this, from any thread."""
         self._landed.append(waiter)
         # Between the two nothing is lost: it is taken back before what has landed is looked at.
-        if not self._called:
-            self._called = True
+        now = time.monotonic()
+        if now - self._called > _AGAIN:
+            self._called = now
             self._call()
 
     def _call(self) -> None:
         loop = self.loop()
-        try:
-            with contextlib.suppress(RuntimeError):  # closed: nobody awaits anything there any more
-                if loop is not None:
-                    loop.call_soon_threadsafe(self._pick_up)
-        except BaseException:
-            # Ctrl-C: the next one calls again.
-            self._called = False
-            raise
+        with contextlib.suppress(RuntimeError):  # closed: nobody awaits anything there any more
+            if loop is not None:
+                loop.call_soon_threadsafe(self.pick_up)
 
-    def _pick_up(self) -> None:
-        self._called = False
+    def pick_up(self) -> None:
+        """Wake all who await what has landed. On the loop's own thread."""
+        self._called = 0.0
         try:
             while self._landed:
                 waiter = self._landed.popleft()
@@ -77,6 +79,8 @@ async def landed(future: Future[T]) -> T:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
         landings = _landings(loop)
+        # What was left behind by a call that never came.
+        landings.pick_up()
         future.add_done_callback(lambda _: landings.bring(waiter))
         await waiter
     return future.result()

@@ -113,8 +113,7 @@ class _Requests:
         """Build a request for a transport of ours: a client would do it anew each time, with cookies and redirects."""
         url = self.url(request)
         if self._headers is None:
-            ours = {"User-Agent": "countwerk-meter", "X-API-Key": self._endpoint.key.get_secret_value()}
-            self._headers = httpx.Headers({"Host": url.netloc.decode()} | _HEADERS | ours)
+            self._headers = httpx.Headers({"Host": url.netloc.decode()} | _HEADERS | {"User-Agent": "countwerk-meter"})
         made = httpx.Request(
             "POST",
             url,
@@ -122,6 +121,8 @@ class _Requests:
             stream=httpx.ByteStream(request.content),
             extensions={"timeout": timeout.as_dict()},
         )
+        # Not among those that are kept: httpx shows every header but a few of its own choice.
+        made.headers["X-API-Key"] = self._endpoint.key.get_secret_value()
         made.headers["Content-Length"] = str(len(request.content))
         return made
 

@@ -12,7 +12,6 @@ import contextlib
 import sys
 import threading
 import time
-from concurrent.futures import wait
 from typing import TYPE_CHECKING, Final
 
 from countwerk_meter._drivers.runtime import CANCELLED_COMMIT_SECONDS, committed
@@ -131,12 +130,13 @@ class Commits:
                 future = self._queued.get(name)
                 if future is None:
                     future = self._queued[name] = self._journal.submit(operation)
-                wait([future], max(deadline - time.monotonic(), 0))
-                if not future.done():
+                try:
+                    failed = future.exception(max(deadline - time.monotonic(), 0))
+                except TimeoutError:
                     # Whoever looks next sees whether it was written.
                     return True
                 del self._queued[name]
-                if future.exception() is not None:
+                if failed is not None:
                     break
                 self._written(operation, charge, future)
         finally:

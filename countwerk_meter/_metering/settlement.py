@@ -87,8 +87,9 @@ class SettlementThread:
         self._ahead: deque[DueRow] = deque()
         self._ahead_until = 0.0
         self._departures = Departures(journal, concurrency)
-        # When to read again what is due, POSIX seconds, unless notified.
+        # When to read again what is due, POSIX seconds, unless notified, which any thread may do.
         self._look_at = 0.0
+        self._notified = True
         # Every place is taken, and the next that becomes free is waited for.
         self._full = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -101,7 +102,7 @@ class SettlementThread:
         """Say that something may have fallen due; starts the thread if there is none. Waits for nothing."""
         if self._stopping:
             return
-        self._look_at = 0.0
+        self._notified = True
         if self._thread is None or not self._thread.is_alive():
             self._start()
         self._awake(waited_for=waited_for)
@@ -204,7 +205,7 @@ class SettlementThread:
                 timeout = min(timeout, await self._take_over())
             except Exception as error:  # noqa: BLE001 - whatever it is, this thread is the only one that settles
                 # Locked, or its disk is full: it may be well again.
-                timeout = _AGAIN_SECONDS
+                timeout, self._notified = _AGAIN_SECONDS, True
                 if not isinstance(error, CountwerkError):
                     self._telemetry.event("settlement_failed", {"reason": type(error).__name__})
             await bell.sleep(timeout)
@@ -241,16 +242,17 @@ class SettlementThread:
             return _IDLE_SECONDS
         if now < self._setbacks.everybody_until:
             return self._setbacks.everybody_until - now
-        if time.monotonic() > self._ahead_until:
+        if self._ahead and time.monotonic() > self._ahead_until:
             self._ahead.clear()
+            self._look_at = 0.0
         self._launch(now)
         self._full = len(self._running) >= self._concurrency
         if self._full:
             return _IDLE_SECONDS
-        if now < self._look_at:
+        if now < self._look_at and not self._notified:
             return self._look_at - now
         # First of all: a notice that comes while the journal is being read counts.
-        self._look_at = now + _IDLE_SECONDS
+        self._notified, self._look_at = False, now + _IDLE_SECONDS
         limit = self._concurrency * _AHEAD + len(self._running) + len(self._setbacks)
         apart = self._setbacks.accounts(now)
         agenda: Agenda = await landed(
@@ -325,7 +327,7 @@ class SettlementThread:
             self._look_at = 0.0
         self._act_on(done)
         self._progress()
-        if self._bell is not None and (self._full or self._ahead or self._look_at <= time.time()):
+        if self._bell is not None and (self._full or self._ahead or self._notified or self._look_at <= time.time()):
             self._bell.ring_here()
 
     def _act_on(self, done: Pass) -> None:

@@ -156,10 +156,14 @@ class Exchange:
         if not message.get("more_body") or self.held:
             await self._send_first_or_last(message)
             return
-        if not self.yielded:
+        if self.yielded:
+            if self.event_stream:
+                self._tail = message.get("body") or self._tail
+        elif self.started and message["type"] == "http.response.body":
             self._note(message)
-        elif self.event_stream:
-            self._tail = message.get("body") or self._tail
+        else:
+            await self._send_first_or_last(message)
+            return
         since = time.monotonic()
         try:
             # No request begins in the middle of another's response, so nothing need be put back around it.
@@ -302,7 +306,11 @@ async def _drop(message: Message) -> None:
 
 def _is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether plain events may be added: not to what is compressed, or of a length that was announced."""
-    names = [name.lower() for name, _ in headers]
-    if b"content-type" not in names or b"content-encoding" in names or b"content-length" in names:
-        return False
-    return [value for _, value in headers][names.index(b"content-type")].lower().startswith(b"text/event-stream")
+    kind = b""
+    for name, value in headers:
+        known = name.lower()
+        if known in {b"content-encoding", b"content-length"}:
+            return False
+        if known == b"content-type":
+            kind = value
+    return kind.lower().startswith(b"text/event-stream")

@@ -150,6 +150,10 @@ class CreditsMiddleware:
                 raise
             if not exchange.answered and not await exchange.answer(problem):
                 raise
+        else:
+            if exchange.held:
+                # From a task of the app's, while the request was being charged.
+                await exchange.release()
         finally:
             # Each knows the other: let go, they need no garbage collector; and nor does what a refusal carries.
             exchange.instead = frame.denied = None

@@ -7,6 +7,7 @@ them taken for ever, and hangs the thread that has to tell the result. Here one 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import deque
@@ -65,18 +66,15 @@ class Outcome(Future[Any]):
         try:
             self._shut.acquire(timeout=most)
         finally:
-            # By whoever comes through, interrupted or not, it is opened for the next.
+            # Whoever comes through, interrupted or not, opens it for the next: with no call in Python on the way, where
+            # another interrupt might strike.
             if self._state is _FINISHED:
-                self._open()
+                try:  # noqa: SIM105
+                    self._shut.release()
+                except RuntimeError:  # it is open
+                    pass
         if self._state is not _FINISHED:
             raise TimeoutError
-
-    def _open(self) -> None:
-        try:
-            self._shut.release()
-        except RuntimeError:
-            # It is open.
-            return
 
     def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
         self._callbacks.append(fn)
@@ -110,5 +108,7 @@ class Outcome(Future[Any]):
             self._state = _FINISHED
             for waiter in self._waiters:
                 (waiter.add_result if exception is None else waiter.add_exception)(self)
-        self._open()
+        # Whoever was there first may have opened it.
+        with contextlib.suppress(RuntimeError):
+            self._shut.release()
         self._call_back()

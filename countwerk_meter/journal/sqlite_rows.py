@@ -21,9 +21,21 @@ _values_of_reservation: Final = attrgetter(*RESERVATION)
 _values_of_charge: Final = attrgetter(*CHARGE)
 # A call moves its two rows on four times, most of them within moments; what is older is read again.
 _ROWS_KEPT: Final = 1024
-_STATE_AT: Final = {ReservationRow: RESERVATION.index("state"), ChargeRow: CHARGE.index("state")}
+# What the file's triggers look at, in an old row and in a new one.
+_OF_RESERVATION: Final = ("state", "cancels", "confirms", "frozen")
+_OF_CHARGE: Final = ("state", "amount")
+_GUARDED_AT: Final = {
+    ReservationRow: [RESERVATION.index(name) for name in _OF_RESERVATION],
+    ChargeRow: [CHARGE.index(name) for name in _OF_CHARGE],
+}
+_guarded_of_reservation: Final = attrgetter(*_OF_RESERVATION)
+_guarded_of_charge: Final = attrgetter(*_OF_CHARGE)
 # Read by key: what was saved and is not written yet is told from here.
 _BY_KEY: Final = frozenset({_STATEMENTS.reservation, _STATEMENTS.charge})
+
+
+def _guarded(row: ReservationRow | ChargeRow) -> Any:
+    return _guarded_of_reservation(row) if isinstance(row, ReservationRow) else _guarded_of_charge(row)
 
 
 class SqliteBooks(SqlBooks):
@@ -141,15 +153,15 @@ class SqliteBooks(SqlBooks):
 
     def _save(self, key: tuple[str, ...], row: ReservationRow | ChargeRow) -> None:
         before = self._unwritten.get(key)
-        if before is not None and before.state is not row.state and self._steps(key, before):
+        if before is not None and _guarded(before) != _guarded(row) and self._steps(key, before):
             # The file checks every step of a row (I7): two of them are not one.
             self.write()
         self._known[key] = self._unwritten[key] = row
 
     def _steps(self, key: tuple[str, ...], row: ReservationRow | ChargeRow) -> bool:
-        """Whether a row that is not written yet is new, or of another state than the file has."""
+        """Whether a row that is not written yet is new, or goes a step from what the file has."""
         stored = self._stored.get(key)
-        return stored is None or stored[_STATE_AT[type(row)]] is not row.state
+        return stored is None or _guarded(row) != tuple([stored[at] for at in _GUARDED_AT[type(row)]])
 
     def _write(
         self,

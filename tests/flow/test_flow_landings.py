@@ -19,7 +19,7 @@ def calls(monkeypatch):
     real = asyncio.base_events.BaseEventLoop.call_soon_threadsafe
 
     def call(loop, callback, *values, **more):
-        if callback.__name__ == "_pick_up":
+        if callback.__name__ == "pick_up":
             made.append(callback)
         return real(loop, callback, *values, **more)
 
@@ -162,3 +162,32 @@ def test_a_loop_is_not_kept_alive():
         threading.Event().wait(0.01)
     gc.collect()
     assert gone() is None
+
+
+async def test_a_call_that_never_came_is_made_again(monkeypatch):
+    """Ctrl-C may strike a loop between two callbacks, and take the next one with it: that one is lost, no other is."""
+    loop = asyncio.get_running_loop()
+    future, lost = Future(), Future()
+    waiting = asyncio.ensure_future(landed(lost))
+    await asyncio.sleep(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "call_soon_threadsafe", lambda callback: None)
+        elsewhere(lambda: lost.set_result(1))
+    # Whoever comes next finds it.
+    beside = asyncio.ensure_future(landed(future))
+    assert 1 == await asyncio.wait_for(waiting, 10)
+    elsewhere(lambda: future.set_result(2))
+    assert 2 == await asyncio.wait_for(beside, 10)
+
+
+async def test_a_call_that_never_came_is_made_again_for_who_waited_before(monkeypatch):
+    loop = asyncio.get_running_loop()
+    lost, later = Future(), Future()
+    waiting = asyncio.gather(landed(lost), landed(later))
+    await asyncio.sleep(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "call_soon_threadsafe", lambda callback: None)
+        elsewhere(lambda: lost.set_result(1))
+    await asyncio.sleep(2 * module._AGAIN)
+    elsewhere(lambda: later.set_result(2))
+    assert [1, 2] == await asyncio.wait_for(waiting, 10)

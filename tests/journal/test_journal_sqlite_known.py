@@ -186,3 +186,33 @@ def test_a_hold_that_is_new_is_written_before_its_first_step(traced, opened):
 
     journal.run(Do(begun_and_held))
     assert 2 == len(written(traced))
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["one step", "two of a group"])
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ({"cancels": 1}, {"confirms": 1, "state": ReservationState.CONFIRMED}),
+        ({"cancels": 1}, {"confirms": 1}),
+        ({"frozen": 3}, {"frozen": 4, "state": ReservationState.CONFIRMED}),
+    ],
+)
+def test_the_file_sees_each_change_that_it_judges(held, opened, first, then, alone):
+    """I7, in one transaction too: no confirm after a cancel, and the first attempt's amount for good."""
+    plain = {"state": ReservationState.CLOSING, "reservation_id": "res"}
+    opened().run(Do(lambda books: books.save_reservation(a_reservation("k", **plain))))
+
+    def saves(**more):
+        def step(books):
+            assert books.reservation("k") is not None
+            books.save_reservation(a_reservation("k", **plain | first | more))
+
+        return step
+
+    if alone:
+        done = [held.submit(Do(lambda books: [saves()(books), saves(**then)(books)]))]
+    else:
+        done = [held.submit(Do(saves())), held.submit(Do(saves(**then)))]
+    held.release()
+    with pytest.raises(JournalError, match="forbidden"):
+        done[-1].result(10)

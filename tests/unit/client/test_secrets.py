@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from countwerk_meter._drivers import deadline, fast_async_transport, fast_transport, sockets
 from countwerk_meter._drivers import transport as transports
 from countwerk_meter._drivers.endpoint import Endpoint, KeyAuth, conceal
+from countwerk_meter._wire import requests
 from countwerk_meter.client import AsyncCountwerkClient, CountwerkClient
 from countwerk_meter.errors import ConfigurationError, CountwerkError, Ds24KeyError
 
@@ -161,6 +162,10 @@ def test_no_repr_shows_the_key():
     ]
 
     assert KEY not in "".join(repr(part) + str(part) for part in parts)
+    # Nor anything that a transport keeps of the requests that it made.
+    kept = transports._Requests(endpoint)
+    assert KEY == kept.made(requests.balance("acct"), httpx.Timeout(1)).headers["X-API-Key"]
+    assert KEY not in repr(vars(kept))
     assert endpoint.fingerprint not in repr(endpoint)
     assert "CountwerkClient('https://ledger.example')" == repr(clients[0])
     assert "AsyncCountwerkClient('https://ledger.example')" == repr(clients[1])
