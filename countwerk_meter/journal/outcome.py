@@ -7,7 +7,6 @@ them taken for ever, and hangs the thread that has to tell the result. Here one 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from collections import deque
@@ -108,7 +107,8 @@ class Outcome(Future[Any]):
             self._state = _FINISHED
             for waiter in self._waiters:
                 (waiter.add_result if exception is None else waiter.add_exception)(self)
-        # Whoever was there first may have opened it.
-        with contextlib.suppress(RuntimeError):
+        try:  # noqa: SIM105 - as above
             self._shut.release()
+        except RuntimeError:  # whoever was there first has opened it
+            pass
         self._call_back()

@@ -71,9 +71,10 @@ class SqliteJournal(Journal):
     def __init__(self, path: str | os.PathLike[str], *, synchronous: bool = True) -> None:
         self._path = Path(path)
         self._synchronous = synchronous
-        # Of the file itself: a process that knows it by another name must find the same locks.
-        real = Path(os.path.realpath(path))
-        self._locks = OwnerLocks(real.with_name(real.name + ".owners"))
+        # The file itself: a process that knows it by another name must find the same locks, and one that changes its
+        # directory before a fork (a daemon) the same file.
+        self._file = self._path if str(path) == ":memory:" else Path(os.path.realpath(path))
+        self._locks = OwnerLocks(self._file.with_name(self._file.name + ".owners"))
         self._lock = threading.RLock()
         self._closed = False
         self._start()
@@ -88,7 +89,7 @@ class SqliteJournal(Journal):
         return SCHEMA_VERSION
 
     def _start(self) -> None:
-        connection = opened(self._path)
+        connection = opened(self._file)
         self._pid = os.getpid()
         self._queue: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._thread = threading.Thread(
@@ -150,7 +151,7 @@ class SqliteJournal(Journal):
     ) -> None:
         db: sqlite3.Connection | None = connection
         books = SqliteBooks(connection, self._locks.is_held)
-        log = WriteAheadLog(self._path)
+        log = WriteAheadLog(connection)
         del connection
         writes()
         done = False
@@ -160,8 +161,8 @@ class SqliteJournal(Journal):
             jobs = [job for job in group if isinstance(job, tuple)]
             if jobs and db is None:
                 try:
-                    db = opened(self._path)
-                    books = SqliteBooks(db, self._locks.is_held)
+                    db = opened(self._file)
+                    books, log = SqliteBooks(db, self._locks.is_held), WriteAheadLog(db)
                 except JournalError as error:
                     for _, future in jobs:
                         future.set_exception(error)
@@ -189,7 +190,7 @@ class SqliteJournal(Journal):
         results = self._carried_out(db, books, jobs)
         if self._synchronous and any(operation.durable for operation, _ in jobs):
             try:
-                log.sync(db)
+                log.sync()
             except (OSError, sqlite3.Error) as problem:
                 failure = self._unwritable(problem)
                 results = [

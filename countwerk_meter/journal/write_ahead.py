@@ -15,20 +15,21 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import sqlite3
-    from pathlib import Path
 
 _to_disk: Final = getattr(os, "fdatasync", os.fsync)
 
 
 class WriteAheadLog:
-    """The log beside a journal's file, for one connection, which keeps it from being deleted."""
+    """The log beside the file of one connection, which keeps it from being deleted while it is open."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = os.path.realpath(path) + "-wal"
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        _, _, file = db.execute("PRAGMA database_list").fetchone()
+        self._path = f"{file}-wal"
         self._number: int | None = None
         self._failed = False
 
-    def sync(self, db: sqlite3.Connection) -> None:
+    def sync(self) -> None:
         """
         Bring all that was committed to the disk, whoever committed it.
 
@@ -47,7 +48,7 @@ class WriteAheadLog:
             else:
                 return
         # It still reads what it did not write: the file itself can have it, and be synced.
-        busy, pages, moved = db.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+        busy, pages, moved = self._db.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
         if busy or moved != pages:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         self._failed = False

@@ -1,5 +1,6 @@
 """What the SQLite journal promises beyond the port: the file, its commits, its limits."""
 
+import contextlib
 import os
 import sqlite3
 import stat
@@ -320,6 +321,25 @@ def test_after_a_fork_it_starts_anew(opened, monkeypatch):
     journal.run(Do(save(a_charge("c"))))
     assert thread is not journal._thread
     assert os.getpid() == journal._pid
+
+
+def test_a_process_that_changes_its_directory_and_forks_keeps_to_its_file(opened, path, monkeypatch, tmp_path_factory):
+    """As daemons do: its connection is closed for the length of a fork, and opened again afterwards, on both sides."""
+    monkeypatch.chdir(path.parent)
+    journal = opened(path.name)
+    journal.run(Do(save(a_charge("before"))))
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.chdir(elsewhere)
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(BaseException):
+            journal.run(DoDurably(save(a_charge("child"))))
+        os._exit(0)
+    os.waitpid(child, 0)
+    journal.run(DoDurably(save(a_charge("after"))))
+    assert [] == list(elsewhere.iterdir())
+    with sqlite3.connect(path) as db:
+        assert [("after",), ("before",), ("child",)] == db.execute("SELECT id FROM charge ORDER BY id").fetchall()
 
 
 def test_closing_in_a_child_does_not_wait_for_the_parents_thread(opened, monkeypatch):
