@@ -12,6 +12,7 @@ from countwerk_meter import current_reservation
 from countwerk_meter._metering import reservation as reservations
 from countwerk_meter._metering import scope
 from countwerk_meter._metering.engine import Engine
+from countwerk_meter.journal.latch import Latch
 from countwerk_meter.journal.outcome import Outcome
 
 
@@ -90,13 +91,38 @@ def test_closing_waits_for_gates_that_are_on_their_way(bench, meter):
     assert {"spent": 2, "reserved": 0, "available": 98} == bench.books()
 
 
+@pytest.mark.parametrize("struck", ["waiting", "through"])
+def test_ctrl_c_leaves_no_result_shut(struck):
+    """Wherever it strikes one who waits for a result, everybody else has it."""
+    outcome = Outcome()
+    lock = outcome._shut
+
+    class Shut:
+        """Interrupts who waits, before there is a result or just behind it."""
+
+        release = lock.release
+
+        def acquire(self, timeout):
+            if struck == "through":
+                threading.Timer(0.05, outcome.set_result, (3,)).start()
+                assert lock.acquire(timeout=timeout)
+            raise KeyboardInterrupt
+
+    outcome._shut = Shut()
+    with pytest.raises(KeyboardInterrupt):
+        outcome.result(5)
+    outcome._shut = lock
+    if struck == "waiting":
+        outcome.set_result(3)
+    assert not lock.locked()
+    assert 3 == outcome.result(1)
+
+
 @pytest.mark.parametrize("struck", ["acquired", "released"])
 def test_ctrl_c_leaves_no_lock_held(struck):
-    """Wherever it strikes one who waits for a result, whoever brings the result does not hang."""
-    future = Outcome()
-    condition = future._condition
+    """Wherever it strikes one who waits to be woken, whoever wakes does not hang."""
 
-    class Struck(type(condition)):
+    class Struck(Latch):
         """Interrupts the first wait, before or after the lock is let go of."""
 
         calls = 0
@@ -108,14 +134,18 @@ def test_ctrl_c_leaves_no_lock_held(struck):
             if Struck.calls == 1:
                 raise KeyboardInterrupt
 
-    future._condition = Struck()
-    with pytest.raises(KeyboardInterrupt):
-        future.result(1)
-    told = threading.Thread(target=future.set_result, args=(3,), daemon=True)
-    told.start()
-    told.join(5)
-    assert not told.is_alive()
-    assert 3 == future.result(1)
+    latch = Struck()
+    with pytest.raises(KeyboardInterrupt), latch:
+        latch.wait(1)
+
+    def wake():
+        with latch:
+            latch.notify_all()
+
+    waking = threading.Thread(target=wake, daemon=True)
+    waking.start()
+    waking.join(5)
+    assert not waking.is_alive()
 
 
 def test_a_thread_that_is_struck_by_ctrl_c_time_and_again_hangs_nobody(bench, meter):

@@ -92,10 +92,10 @@ class Slow(SqliteJournal):
 
     seconds = 0.0
 
-    def _commit(self, db, books, jobs):
+    def _commit(self, db, books, log, jobs):
         if any(type(operation).__name__ == "Commit" for operation, _ in jobs):
             time.sleep(self.seconds)
-        super()._commit(db, books, jobs)
+        super()._commit(db, books, log, jobs)
 
 
 def _cancelled_while_committing(bench, meter, journal):
