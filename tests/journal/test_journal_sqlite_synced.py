@@ -1,5 +1,6 @@
 """Bringing commits to the disk behind the lock: who hears of what when, what a failing disk does, who else waits."""
 
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -61,6 +62,30 @@ def test_nobody_of_this_process_hears_of_a_commit_before_it_is_on_the_disk(opene
     disk.go.set()
     durable.result(10)
     assert 3 == seen.result(10)
+
+
+def test_what_is_answered_is_in_what_was_on_the_disk(opened, path, monkeypatch, tmp_path):
+    """A power cut leaves the files as they were when the disk was last waited for: every answered commit is in them."""
+    kept, real = tmp_path / "kept", write_ahead._to_disk
+    kept.mkdir()
+
+    def to_disk(number):
+        real(number)
+        for end in ("", "-wal"):
+            shutil.copyfile(f"{path}{end}", kept / f"journal.db{end}")
+
+    monkeypatch.setattr(write_ahead, "_to_disk", to_disk)
+    journal = opened()
+    for number in range(40):
+        journal.run(DoDurably(save(f"c{number}", description="x" * 2000)))
+        if number % 8 == 7:
+            # What came after it may be lost, and is not what was waited for.
+            journal.run(Do(save(f"later{number}")))
+            copy = tmp_path / f"after{number}"
+            shutil.copytree(kept, copy)
+            with sqlite3.connect(copy / "journal.db") as db:
+                (there,) = db.execute("SELECT count(*) FROM charge WHERE id LIKE 'c%'").fetchone()
+            assert number + 1 == there
 
 
 def test_another_process_writes_meanwhile(opened, path, disk):
