@@ -7,10 +7,12 @@ Which transport is used: an `httpx` client of the app's own where it passed one,
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib
 import importlib.util
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from countwerk_meter.errors import ConfigurationError
 
@@ -62,3 +64,22 @@ def async_transport(endpoint: Endpoint, http: httpx.AsyncClient | None = None) -
     from countwerk_meter._drivers.transport import AsyncHttpxTransport
 
     return AsyncHttpxTransport(endpoint, http)
+
+
+# What asyncio, anyio and httpx import at the first use of a connection by name, over TLS, or with a lock.
+_AT_FIRST_USE: Final = (
+    "encodings.idna", "concurrent.futures.thread", "ssl", "certifi", "anyio.lowlevel", "anyio._backends._asyncio",
+)  # fmt: skip
+
+
+def import_all() -> None:
+    """
+    Import what transports would import at their first use, on a thread behind the app.
+
+    A fork in the middle of an import leaves the child a module that nobody finishes: it could settle nothing any more.
+    """
+    importlib.import_module(f"countwerk_meter._drivers.{'fast_async_transport' if _fast() else 'transport'}")
+    for name in _AT_FIRST_USE:
+        # They are others', and may be gone.
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)

@@ -17,7 +17,7 @@ import uuid
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from countwerk_meter._drivers.choice import async_transport, sync_transport
+from countwerk_meter._drivers.choice import async_transport, import_all, sync_transport
 from countwerk_meter._drivers.clock import Clock
 from countwerk_meter._drivers.loops import LoopTransports
 from countwerk_meter._drivers.runtime import Runtime
@@ -94,6 +94,7 @@ class Engine:
         self._shadow_ledger: ShadowLedger | None = None
         self._between: Between | None = None
         self._transport = sync_transport(endpoint, http)
+        import_all()
         self._ordinals = Ordinals()
         self.commits = Commits(journal, telemetry, self.follow, self._leave)
         self.inline = InlineSettlement(self)
