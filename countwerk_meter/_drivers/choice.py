@@ -66,10 +66,9 @@ def async_transport(endpoint: Endpoint, http: httpx.AsyncClient | None = None) -
     return AsyncHttpxTransport(endpoint, http)
 
 
-# What asyncio, anyio and httpx import at the first use of a connection by name, over TLS, or with a lock.
-_AT_FIRST_USE: Final = (
-    "encodings.idna", "concurrent.futures.thread", "ssl", "certifi", "anyio.lowlevel", "anyio._backends._asyncio",
-)  # fmt: skip
+# What a first connection by name, or over TLS, imports, and with httpx a first lock.
+_AT_FIRST_USE: Final = ("encodings.idna", "concurrent.futures.thread", "ssl", "certifi")
+_OF_HTTPX: Final = ("anyio.lowlevel", "anyio._backends._asyncio")
 
 
 def import_all() -> None:
@@ -78,8 +77,9 @@ def import_all() -> None:
 
     A fork in the middle of an import leaves the child a module that nobody finishes: it could settle nothing any more.
     """
-    importlib.import_module(f"countwerk_meter._drivers.{'fast_async_transport' if _fast() else 'transport'}")
-    for name in _AT_FIRST_USE:
+    fast = _fast()
+    importlib.import_module(f"countwerk_meter._drivers.{'fast_async_transport' if fast else 'transport'}")
+    for name in _AT_FIRST_USE if fast else _AT_FIRST_USE + _OF_HTTPX:
         # They are others', and may be gone.
         with contextlib.suppress(ImportError):
             importlib.import_module(name)

@@ -164,13 +164,7 @@ class Exchange:
         else:
             await self._send_first_or_last(message)
             return
-        since = time.monotonic()
-        try:
-            # No request begins in the middle of another's response, so nothing need be put back around it.
-            await self._send(message)
-        except _NOT_TAKEN as error:
-            self._not_taken(error, since)
-            raise
+        await self._hand_over(message, amid=True)
 
     async def _send_first_or_last(self, message: Message) -> None:
         begins = message["type"] == "http.response.start"
@@ -265,9 +259,10 @@ class Exchange:
             return False
         return True
 
-    async def _hand_over(self, message: Message) -> None:
-        # No request begins at the head of another's response, either.
-        inside = None if message["type"] == "http.response.start" else surroundings.exchanged(self._around)
+    async def _hand_over(self, message: Message, *, amid: bool = False) -> None:
+        # No request begins at the head of another's response or amid it, so nothing need be put back around those.
+        within = amid or message["type"] == "http.response.start"
+        inside = None if within else surroundings.exchanged(self._around)
         since = time.monotonic()
         try:
             await self._send(message)

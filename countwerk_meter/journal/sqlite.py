@@ -206,10 +206,7 @@ class SqliteJournal(Journal):
         """Carry out a group in one transaction; one that fails is undone alone. Reads do not fail with a write."""
         results: list[Result] = []
         try:
-            reads_only = True
-            for operation, _ in jobs:
-                reads_only = reads_only and operation.reads
-            begin = "BEGIN" if reads_only else "BEGIN IMMEDIATE"
+            begin = "BEGIN" if all(operation.reads for operation, _ in jobs) else "BEGIN IMMEDIATE"
             books.begin(begin)
             try:
                 results = [(future, operation.apply(books), None) for operation, future in jobs]

@@ -4,10 +4,10 @@ import sqlite3
 import threading
 import time
 
-from countwerk_meter import JournalError
 from countwerk_meter._metering import settlement as settling
-from countwerk_meter.journal import MemoryJournal
-from countwerk_meter.journal.outcome import Outcome
+
+from .leasing import until
+from .moody import Moody
 
 CONFIRM = "/api/credits/confirm-reservation"
 OP = "app.chat.reply"
@@ -16,13 +16,6 @@ OP = "app.chat.reply"
 def charge(bench, meter, amount=1):
     with meter.reserve(bench.account, OP, amount=amount):
         pass
-
-
-def until(condition, seconds):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
 
 
 def test_what_was_read_ahead_for_a_slow_ledger_is_read_again(bench, monkeypatch):
@@ -38,23 +31,6 @@ def test_what_was_read_ahead_for_a_slow_ledger_is_read_again(bench, monkeypatch)
     for thread in threads:
         thread.join()
     until(lambda: 25 == bench.books()["spent"], 10)
-
-
-class Moody(MemoryJournal):
-    """A journal some of whose steps fail, by their name."""
-
-    def __init__(self):
-        super().__init__()
-        self.fails = {}
-
-    def submit(self, operation):
-        name = type(operation).__name__
-        if self.fails.get(name, 0):
-            self.fails[name] -= 1
-            failed = Outcome()
-            failed.set_exception(JournalError("it cannot be read"))
-            return failed
-        return super().submit(operation)
 
 
 def test_a_journal_that_failed_once_is_read_again_soon(bench):

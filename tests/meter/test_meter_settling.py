@@ -8,6 +8,8 @@ import pytest
 from countwerk_meter import CountwerkError, JournalError
 from countwerk_meter.journal import MemoryJournal
 
+from .moody import Moody
+
 CONFIRM = "/api/credits/confirm-reservation"
 CANCEL = "/api/credits/cancel-reservation"
 DEDUCT = "/api/credits/deduct"
@@ -218,31 +220,16 @@ def test_an_absurd_amount_stops_nobody(bench, meter, amount):
     assert 5 == bench.settled(meter)
 
 
-class DeafJournal(MemoryJournal):
-    """A journal that cannot even be read whenever it is told so."""
-
-    deaf = False
-
-    def submit(self, operation):
-        if self.deaf and type(operation).__name__ == "Due":
-            from concurrent.futures import Future
-
-            future = Future()
-            future.set_exception(JournalError("the journal cannot be read: locked"))
-            return future
-        return super().submit(operation)
-
-
 def test_settlement_outlives_a_journal_that_failed(bench):
     """One read that fails does not end the thread that settles."""
-    journal = DeafJournal()
+    journal = Moody()
     meter = bench.meter(journal=journal)
     charge(bench, meter, 1)
     assert 1 == bench.settled(meter)
-    journal.deaf = True
+    journal.fails = {"Due": 10**6}
     charge(bench, meter, 2)
     time.sleep(0.2)
-    journal.deaf = False
+    journal.fails = {}
     assert 3 == bench.settled(meter)
 
 
