@@ -61,15 +61,14 @@ def _made(path: Path) -> None:
         return
     if not os.access(path, os.R_OK | os.W_OK) or not os.access(path.parent, os.W_OK | os.X_OK):
         raise _unusable(path, "it or its directory cannot be written")
-    if path.stat().st_size == 0 and any(path.with_name(path.name + end).exists() for end in (".owners", "-wal")):
+    # In this order: whoever makes the file just now makes these when it is no longer empty.
+    if any(path.with_name(path.name + end).exists() for end in (".owners", "-wal")) and path.stat().st_size == 0:
         raise _damaged(path, "it was a journal and is empty now")
 
 
 def _checked(db: sqlite3.Connection, path: Path) -> None:
     try:
-        version: int = db.execute("PRAGMA user_version").fetchone()[0]
-        kind: int = db.execute("PRAGMA application_id").fetchone()[0]
-        tables: int = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        version, kind, tables = _marks(db)
         if kind != APPLICATION_ID and (tables or kind or version):
             raise JournalError(
                 f"{path} is a database, but no journal of countwerk-meter; name another file with "
@@ -93,6 +92,18 @@ def _checked(db: sqlite3.Connection, path: Path) -> None:
         raise _unusable(path, str(error)) from None
     except sqlite3.DatabaseError as error:
         raise _damaged(path, str(error)) from None
+
+
+def _marks(db: sqlite3.Connection) -> tuple[int, int, int]:
+    """Read schema version, application id and how many tables at one moment: another process may be making them."""
+    db.execute("BEGIN")
+    try:
+        version: int = db.execute("PRAGMA user_version").fetchone()[0]
+        kind: int = db.execute("PRAGMA application_id").fetchone()[0]
+        tables: int = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    finally:
+        db.execute("ROLLBACK")
+    return version, kind, tables
 
 
 def _write_ahead(db: sqlite3.Connection) -> None:

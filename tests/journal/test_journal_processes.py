@@ -1,11 +1,17 @@
 """One file, several processes: writers at once, forks, and owners that die."""
 
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from pathlib import Path
 
+import pytest
+
+from countwerk_meter.journal import SqliteJournal
 from countwerk_meter.testing.conformance import Look
 
 
@@ -47,6 +53,43 @@ def test_processes_that_make_and_write_one_file_at_once_lose_nothing(opened, pat
     for writer in writers:
         ended(writer)
     assert opened().run(Look(lambda books: books.carry("l", "a"))) == 400
+
+
+@pytest.mark.parametrize("moment", ["PRAGMA application_id", "SELECT count(*)", "PRAGMA quick", "PRAGMA journal"])
+def test_a_file_that_another_makes_just_now_is_taken_for_a_journal(path, monkeypatch, moment):
+    """Wherever the other is with it when this one looks what it is."""
+    other = threading.Thread(target=lambda: opened_journal.append(SqliteJournal(path)))
+    opened_journal, connect = [], sqlite3.connect
+
+    class Looking(sqlite3.Connection):
+        def execute(self, statement, *args):
+            if statement.startswith(moment) and other.ident is None:
+                monkeypatch.undo()
+                other.start()
+                other.join(0.3)
+            return super().execute(statement, *args)
+
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Looking, **options))
+    SqliteJournal(path).close()
+    other.join(10)
+    (journal,) = opened_journal
+    journal.close()
+
+
+def test_a_file_is_not_taken_for_damaged_while_another_makes_it(path, monkeypatch):
+    """Empty when it is first looked at, a journal a moment later."""
+    path.touch(0o600)
+    exists, made = Path.exists, []
+
+    def looked(beside):
+        if not made:
+            monkeypatch.undo()
+            made.append(SqliteJournal(path))
+        return exists(beside)
+
+    monkeypatch.setattr(Path, "exists", looked)
+    SqliteJournal(path).close()
+    made[0].close()
 
 
 _OWNER = """

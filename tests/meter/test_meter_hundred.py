@@ -29,7 +29,8 @@ def call(_):
     return 0
 
 print("ready", flush=True)
-sys.stdin.readline()
+if not sys.stdin.readline():
+    sys.exit("not told to go")
 with ThreadPoolExecutor(int(calls)) as pool:
     refused = sum(pool.map(call, range(int(calls))))
 closed = meter.close(60)
