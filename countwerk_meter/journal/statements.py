@@ -136,9 +136,14 @@ class Statements:
         calls = ("ledger", "account_id", "operation", "model")
         self.history = self._select(self.history_table, ("sizes",), " AND ".join(f"{name} = ?" for name in calls))
         self.save_history = self._upsert(self.history_table, (*calls, "sizes"), calls)
+        self._due_of_all = self._due(0)
 
     def due(self, without: int) -> str:
         """Rows of an owner that are due, earliest expiry first, so many; not those of so many accounts."""
+        # Asked with every look of settlement; accounts are set aside only where something is wrong.
+        return self._due(without) if without else self._due_of_all
+
+    def _due(self, without: int) -> str:
         others = f" AND account_id NOT IN ({', '.join('?' * without)})" if without else ""
         return self._union(
             f"owner = ? AND due_at IS NOT NULL AND due_at <= ? AND ledger = ?{others} AND",
