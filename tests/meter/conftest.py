@@ -9,7 +9,8 @@ from countwerk_meter import Meter
 from countwerk_meter._flow.events import EVENTS
 from countwerk_meter.testing.journal_steps import Do, Look
 
-from .leasing import leased, until
+from .leasing import leased
+from .waiting import until
 
 PRICES = {
     "profileVersionId": "test-1",

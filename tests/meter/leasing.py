@@ -2,11 +2,12 @@
 
 import asyncio
 import threading
-import time
 
 from countwerk_meter._flow.rows import LEASE
 from countwerk_meter._flow.states import ReservationState
 from countwerk_meter._wire.replies import InDoubt, NotSent
+
+from .waiting import until
 
 OPERATION = "app.call"
 
@@ -14,13 +15,6 @@ OPERATION = "app.call"
 def call(bench, meter, cost=1, amount=5, operation=OPERATION, **options):
     with meter.reserve(bench.account, operation, amount=amount, **options) as reservation:
         reservation.settle(cost)
-
-
-def until(condition, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.01)
 
 
 def leased(bench, meter, count=1, **options):

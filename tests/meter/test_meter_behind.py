@@ -6,8 +6,8 @@ import time
 
 from countwerk_meter._metering import settlement as settling
 
-from .leasing import until
 from .moody import Moody
+from .waiting import until
 
 CONFIRM = "/api/credits/confirm-reservation"
 OP = "app.chat.reply"

@@ -9,7 +9,8 @@ from countwerk_meter import ChargeAlreadySettledError, ConfigurationError, Insuf
 from countwerk_meter._flow.states import ReservationState
 from countwerk_meter._metering import leases
 
-from .leasing import OPERATION, call, leased, rows_of, until
+from .leasing import OPERATION, call, leased, rows_of
+from .waiting import until
 
 
 def test_a_busy_accounts_calls_make_no_round_trip(leasing, rich):

@@ -11,7 +11,8 @@ import pytest
 from countwerk_meter._flow.states import ReservationState
 from countwerk_meter._metering import settlement
 
-from .leasing import OPERATION, call, leased, rows_of, until
+from .leasing import OPERATION, call, leased, rows_of
+from .waiting import until
 
 # Processes.
 

@@ -14,7 +14,8 @@ from countwerk_meter._flow.rows import ChargeRow
 from countwerk_meter._flow.states import ChargeState, ReservationState
 from countwerk_meter.testing.journal_steps import Do
 
-from .leasing import OPERATION, OnLeases, call, leased, rows_of, until
+from .leasing import OPERATION, OnLeases, call, leased, rows_of
+from .waiting import until
 
 # When credits run out.
 

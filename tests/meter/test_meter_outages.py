@@ -10,7 +10,7 @@ from countwerk_meter._wire.replies import NotSent, read_reply
 from countwerk_meter.journal import MemoryJournal
 from countwerk_meter.journal.outcome import Outcome
 
-from .leasing import until
+from .waiting import until
 
 CONFIRM = "/api/credits/confirm-reservation"
 BALANCE = "/api/credits/balance"

@@ -14,6 +14,8 @@ from countwerk_meter import CountwerkError
 from countwerk_meter._metering import settlement
 from countwerk_meter.journal.postgres import PostgresJournal
 
+from .waiting import until
+
 LEASE = 1.5
 
 _VICTIM = """
@@ -77,13 +79,6 @@ def victim(shared, bench):
 def soon(monkeypatch):
     """Look for dead owners every tenth of a second."""
     monkeypatch.setattr(settlement, "RECOVER_SECONDS", 0.1)
-
-
-def until(holds, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it never came to be"
-        time.sleep(0.02)
 
 
 def test_calls_are_settled(journals, bench, style):

@@ -14,6 +14,8 @@ from countwerk_meter._flow.recover import OVERDUE_AFTER, Recovered
 from countwerk_meter._flow.states import ReservationState
 from countwerk_meter._metering import settlement
 
+from .waiting import until
+
 _VICTIM = """
 import os, signal, sys
 from countwerk_meter import Meter, Usage
@@ -58,13 +60,6 @@ def kill(process):
 def soon(monkeypatch):
     """Look for dead processes every tenth of a second."""
     monkeypatch.setattr(settlement, "RECOVER_SECONDS", 0.1)
-
-
-def until(holds, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it never came to be"
-        time.sleep(0.02)
 
 
 def test_a_process_that_dies_while_another_lives_is_recovered_by_it(bench, victim, soon):

@@ -6,9 +6,9 @@ import time
 import pytest
 
 from countwerk_meter import CountwerkError, JournalError
-from countwerk_meter.journal import MemoryJournal
 
 from .moody import Moody
+from .waiting import until
 
 CONFIRM = "/api/credits/confirm-reservation"
 CANCEL = "/api/credits/cancel-reservation"
@@ -18,13 +18,6 @@ DEDUCT = "/api/credits/deduct"
 def charge(bench, meter, amount=5):
     with meter.reserve(bench.account, "app.chat.reply", amount=amount):
         pass
-
-
-def until(condition, seconds=15):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("settlement", ["background", "inline"])
@@ -256,24 +249,9 @@ async def test_async_inline_settlement_comes_back_too(bench):
     assert 20 == (await asyncio.to_thread(bench.books))["spent"]
 
 
-class BrokenJournal(MemoryJournal):
-    """A journal whose disk is full whenever it is told so."""
-
-    full = False
-
-    def submit(self, operation):
-        if self.full and operation.durable:
-            from concurrent.futures import Future
-
-            future = Future()
-            future.set_exception(JournalError("the journal cannot be written: disk full"))
-            return future
-        return super().submit(operation)
-
-
 def test_a_commit_that_fails_keeps_the_charge_and_closes_the_gate(bench, style):
     """The answer goes back, the charge waits in memory, no new call is let through until it is written (rule 7)."""
-    journal = BrokenJournal()
+    journal = Moody()
     meter = bench.meter(journal=journal)
 
     def body(reservation):
@@ -302,7 +280,7 @@ def test_a_commit_that_fails_keeps_the_charge_and_closes_the_gate(bench, style):
 )
 def test_a_charge_that_waits_in_memory_is_written_where_no_thread_does_it(bench, settlement, end):
     """Without a thread, or at exit: whoever waits for the rest writes it, as soon as there is room (rule 7)."""
-    journal = BrokenJournal()
+    journal = Moody()
     meter = bench.meter(journal=journal, settlement=settlement)
     with meter.reserve(bench.account, "app.chat.reply", amount=5) as reservation:
         journal.full = True
