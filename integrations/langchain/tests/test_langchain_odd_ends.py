@@ -523,6 +523,7 @@ if {what!r} == "stream":
 else:
     parts = answer()
 next(parts)
+print("ends", flush=True)
 """
 
 
@@ -532,13 +533,15 @@ def test_a_script_that_ends_with_an_open_stream(countwerk_sandbox, tmp_path, wha
     countwerk_sandbox.control.account("acct", balance=100, ai_product_id="prod")
     url, key, journal = countwerk_sandbox.url, countwerk_sandbox.api_key, f"sqlite:///{tmp_path}/journal.db"
     script = SCRIPT.format(here=str(Path(__file__).parent), key=key, url=url, journal=journal, what=what)
-    began = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", script])
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", script], stdout=subprocess.PIPE, text=True)
     try:
+        assert process.stdout.readline() == "ends\n"
+        began = time.monotonic()
         assert process.wait(30) == 0
     finally:
         process.kill()
         process.wait()
+        process.stdout.close()
     assert time.monotonic() - began < 10
 
 
