@@ -32,7 +32,7 @@ PRODUCT = os.environ.get("COUNTWERK_AI_PRODUCT_ID", "prod_example")
 PRICES = Path(__file__).with_name("prices.json")
 
 # Your user table. An account id never comes from the client by itself: the token that it proves does.
-ACCOUNT = os.environ.get("COUNTWERK_EXAMPLE_ACCOUNT", "acct_fastapi_example")
+ACCOUNT = os.environ.get("COUNTWERK_EXAMPLE_ACCOUNT", "acct_123")
 TOKENS = {"token-of-ada": ACCOUNT}
 
 

@@ -33,8 +33,19 @@ def _fast() -> bool:
     if wanted not in {"", "httpx", "fast"}:
         raise ConfigurationError("COUNTWERK_TRANSPORT must be httpx or fast")
     if wanted == "fast" and not _installed():
-        raise ConfigurationError("COUNTWERK_TRANSPORT=fast needs: pip install countwerk-meter[fast]")
+        raise ConfigurationError("COUNTWERK_TRANSPORT=fast needs: pip install 'countwerk-meter[fast]'")
     return _installed() and wanted != "httpx"
+
+
+def transport_chosen() -> str:
+    """
+    Return `fast` or `httpx`: what requests go over where the app passes no client of its own.
+
+    Raises:
+        ConfigurationError: `COUNTWERK_TRANSPORT` names what is not there.
+
+    """
+    return "fast" if _fast() else "httpx"
 
 
 def sync_transport(endpoint: Endpoint, http: httpx.Client | None = None) -> Transport:

@@ -158,7 +158,10 @@ class Close(Operation[Closed]):
         if self.finding is not Finding.NOT_CHARGED:
             return "only what was not charged can be deducted"
         if charge.state is not ChargeState.UNRESOLVED or charge.via != CONFIRM or not charge.share or row is None:
-            return f"{charge.id} is {charge.state}: only an unresolved confirm can be made up for by a deduct"
+            return (
+                f"{charge.id} is {charge.state}: only an unresolved confirm can be made up for by a deduct; close it "
+                "without one, and if it is owed all the same, charge that under an id of its own (meter.deduct)"
+            )
         if charge.principal != self.principal:
             return f"{charge.id} was begun under the API key {charge.principal}, and a deduct needs the same account"
         if row.expires_at is None:

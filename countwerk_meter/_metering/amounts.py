@@ -46,7 +46,8 @@ def checked_prices(prices: PriceProfile | str | Path | Mapping[str, Any] | None)
     profile = prices if isinstance(prices, PriceProfile) else PriceProfile.load(prices)
     if profile.stated_hash and profile.stated_hash != profile.ruleset_hash:
         raise PricingError(
-            f"the price profile {profile.profile_version_id} states a rulesetHash that its rules do not have",
+            f"the price profile {profile.profile_version_id} states a rulesetHash that its rules do not have, so it is "
+            "not what was published; one of your own may leave it out (`countwerk-meter price lint` says what it is)",
             code="RULESET_HASH_MISMATCH",
             field="rulesetHash",
         )

@@ -30,6 +30,8 @@ class Charge:
         exact: Credits before rounding, as a decimal string.
         lines: What was measured and how it was priced.
         reason: Why it is where it is, where there is something to say.
+        share: Credits that are charged under this very id: `amount` less what its leg `<id>.over` carries, so that the
+            shares of charges and legs add up.
         closed_as: What a person found out about it: `charged`, `not-charged` or `written-off`; with `note` and time.
 
     """
@@ -52,6 +54,7 @@ class Charge:
     closed_as: str | None = None
     note: str | None = None
     closed_at: datetime | None = None
+    share: int = 0
 
     @classmethod
     def of(cls, row: ChargeRow) -> Charge:
@@ -75,6 +78,7 @@ class Charge:
             closed_as=row.closed_as,
             note=row.note,
             closed_at=None if row.closed_at is None else datetime.fromtimestamp(row.closed_at, UTC),
+            share=row.share,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -40,10 +40,12 @@ class Total:
 
 
 def summary(rows: Iterable[ChargeRow]) -> list[Total]:
-    """Add charges up, ordered by account, operation and model. A late leg adds its credits, and is no call."""
+    """Add charges up, ordered by account, operation and model. A leg adds its credits to its call's, and is no call."""
+    found = list(rows)
+    lines = {(row.ledger, row.id): row.lines for row in found if row.lines}
     totals: dict[tuple[str, str, str], Total] = {}
-    for row in rows:
-        key = (row.account_id, row.operation, _model(row.lines))
+    for row in found:
+        key = (row.account_id, row.operation, _model(row.lines or lines.get((row.ledger, row.parent or ""))))
         total = totals.setdefault(key, Total(*key))
         if row.state in COLLECTED:
             total.calls += row.parent is None

@@ -68,7 +68,8 @@ def _refuse(code: str, message: str) -> InvalidRequestError:
 def checked_text(value: object, name: str, code: str) -> str:
     """Return `value` if it is a string with something in it, else raise `InvalidRequestError` with `code`."""
     if not isinstance(value, str) or not value.strip():
-        raise _refuse(code, f"{name} must be a non-empty string, not {type(value).__name__}")
+        what = "an empty one" if isinstance(value, str) else type(value).__name__
+        raise _refuse(code, f"{name} must be a non-empty string, not {what}")
     return value
 
 

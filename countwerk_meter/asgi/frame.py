@@ -112,7 +112,7 @@ class Frame:
         except RequestRefusedError as error:
             raise self.deny(refused(error)) from None
         except LedgerUnavailableError as error:
-            _log.warning("%s is not let through: %s", tariff.operation, type(error).__name__)
+            _log.warning("%s is not let through: %s: %s", tariff.operation, type(error).__name__, error)
             raise self.deny(unavailable(error)) from None
         self.exchange.deadline = self.denied = None
         self.reservation, self._owns = reservation, True

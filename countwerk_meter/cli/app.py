@@ -22,7 +22,8 @@ from countwerk_meter.cli.settle import settle
 app = typer.Typer(
     name="countwerk-meter",
     help="Meter an AI product's calls on a CountWerk ledger.",
-    epilog="The API key is read from COUNTWERK_API_KEY. Exit codes: 0 done, 1 the answer is no, 2 usage.",
+    epilog="The API key is read from COUNTWERK_API_KEY. "
+    "Exit codes: 0 done, 1 the answer is no, or there was none, 2 usage.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     # A defect shows Python's own traceback: a pretty one would print local variables, and one might be a key.

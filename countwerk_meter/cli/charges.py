@@ -55,13 +55,17 @@ def list_charges(
     with reported("charges", as_json=as_json):
         ledger = ledger_named(base_url, enforcement)
         with opened("charges", journal, as_json=as_json) as store:
-            read = limit if account is None else EVERY
+            read = min(limit + 1, EVERY) if account is None else EVERY
             rows = store.run(Charges(ledger, frozenset(state) if state else None, read))
-    found = [Charge.of(row) for row in rows if account is None or row.account_id == account][:limit]
+    found = [Charge.of(row) for row in rows if account is None or row.account_id == account]
+    more, found = len(found) > limit, found[:limit]
     if as_json:
-        print_json({"ledger": ledger, "journal": store.name, "charges": [charge.to_dict() for charge in found]})
+        listed = [charge.to_dict() for charge in found]
+        print_json({"ledger": ledger, "journal": store.name, "charges": listed, "more": more})
     elif found:
         _list(found)
+        if more:
+            console().print(f"The newest {limit:,}; there are more: --limit", style="dim")
     else:
         _none(ledger, store.name, enforcement)
 
@@ -140,6 +144,11 @@ def _add_up(totals: list[Total], *, shadow: bool) -> None:
     print_whole(table)
 
 
+def _state(charge: Charge) -> str:
+    """Return where a charge is; one that its nested calls paid was not undone, though `cancelled` is its state."""
+    return "in its calls" if charge.reason == NESTED else charge.state
+
+
 def _list(found: list[Charge]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("When (UTC)", "Account", "Operation", "State"):
@@ -152,9 +161,9 @@ def _list(found: list[Charge]) -> None:
             f"{charge.created_at:%m-%d %H:%M:%S}",
             charge.account_id,
             charge.operation,
-            # Not undone: what it cost stands in the rows of its calls.
-            "in its calls" if charge.reason == NESTED else charge.state,
-            "" if charge.amount is None else f"{charge.amount:,}",
+            _state(charge),
+            # What a leg carries stands in the leg's own row, so that the column adds up.
+            "" if charge.amount is None else f"{charge.share:,}",
             charge.basis or "",
             charge.usage_event_id,
             style=_STYLES.get(charge.state, "dim"),
@@ -184,6 +193,8 @@ def _print_fields(shown: Charge | Hold) -> None:
     table.add_column(overflow="fold")
     for field in fields(shown):
         value = getattr(shown, field.name)
+        if field.name == "state" and isinstance(shown, Charge) and _state(shown) != value:
+            value = f"{value}: {_state(shown)}"
         if value is None or value is False or field.name == "lines":
             continue
         table.add_row(field.name.replace("_", " "), str(value))

@@ -16,7 +16,7 @@ from countwerk_meter._metering.operations import Operations
 from countwerk_meter.cli.answers import NO, console, print_json, print_whole, reported
 from countwerk_meter.cli.doctor.ledger import DEFAULT_ACCOUNT
 from countwerk_meter.cli.existing_journal import meter_on, opened
-from countwerk_meter.cli.left import SETTLES, left, taken_over
+from countwerk_meter.cli.left import MEANING, SETTLES, left, taken_over
 from countwerk_meter.cli.options import AsJson, BaseUrl, JournalUrl, OnCrash, Policy, Product, Rounded, Rounding
 from countwerk_meter.client import CountwerkClient
 from countwerk_meter.errors import AuthenticationError, ConfigurationError, CountwerkError
@@ -71,6 +71,8 @@ def recover(
         print_json({"journal": store.name, "moved": moved, "taken_over": taken, "calls": calls, "settled": settled})
     else:
         _show(moved, taken, calls, settled=settled)
+        if others := remaining["of other keys"]:
+            console().print(f"{others:,} {MEANING['of other keys']}", soft_wrap=True)
     if not settled:
         raise typer.Exit(NO)
 

@@ -60,6 +60,23 @@ def test_a_leg_counts_with_its_own_part(cli):
     assert (1, 5) == (total["calls"], total["credits"])
 
 
+def test_the_list_adds_up_and_says_what_it_leaves_out(cli):
+    """A leg carries its own part; its model is its call's."""
+    with cli.meter(prices=PRICES) as meter:
+        for hold in (9, 1):
+            with meter.reserve("acct_cli", "app.call", amount=hold) as reservation:
+                reservation.record(Usage(output_tokens=2_000), model="gpt-5")
+        meter.flush()
+    listed = cli("charges", "--json").json
+    assert (6, False) == (sum(each["share"] for each in listed["charges"]), listed["more"])
+    assert [1, 2, 3] == sorted(each["share"] for each in listed["charges"])
+    (total,) = cli("charges", "summary", "--json").json["totals"]
+    assert ("gpt-5", 2, 6) == (total["model"], total["calls"], total["credits"])
+    assert "there are more" not in cli("charges").out
+    assert "The newest 2; there are more: --limit" in cli("charges", "--limit", "2").out
+    assert cli("charges", "--limit", "2", "--account", "acct_cli", "--json").json["more"]
+
+
 def test_shadow_mode_says_what_would_have_happened(cli):
     """And the live ledger's charges stay apart from it."""
     with cli.meter(enforcement="shadow") as meter:

@@ -57,6 +57,34 @@ def test_no_key_and_no_product(cli):
     assert finding(done, "ledger")["detail"].startswith("not asked: no API key")
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "status"),
+    [
+        ("COUNTWERK_ENFORCEMENT", "off", "problem"),
+        ("COUNTWERK_ENFORCEMENT", "shadow", "note"),
+        ("COUNTWERK_ENFORCEMENT", None, "ok"),
+        ("COUNTWERK_TRANSPORT", "slow", "problem"),
+        ("COUNTWERK_TRANSPORT", "httpx", "ok"),
+        ("COUNTWERK_TRANSPORT", None, "ok"),
+    ],
+)
+def test_what_a_meter_would_refuse_or_not_charge(cli, variable, value, status):
+    """Nobody goes live with a setting that no Meter starts with, or that charges nobody, unsaid."""
+    done = cli("doctor", "--json", **{variable: value})
+    assert status == finding(done, "configuration", variable)["status"]
+    assert (status == "problem") == done.code
+
+
+def test_a_profile_that_stands_in_the_variable_itself_is_not_printed(cli):
+    """It may be long."""
+    done = cli("doctor", COUNTWERK_PRICES=PRICES.read_text())
+    assert 0 == done.code
+    assert "COUNTWERK_PRICES: inline JSON" in done.out
+    assert "rateRules" not in done.out
+    assert "inline JSON: example-2026-01" in done.out
+    assert "rateRules" not in cli("doctor", COUNTWERK_PRICES='{"rateRules": 1}').out.replace("rateRules must", "")
+
+
 def test_a_url_that_may_hold_a_secret_is_not_shown(cli):
     """A base URL with a user in it is refused, and not repeated."""
     done = cli("doctor", "--base-url", "https://user:hunter2@ledger.example")

@@ -85,6 +85,7 @@ def test_another_keys_rows_are_taken_over_by_a_persons_word(cli, left, rotated):
     assert 1 == cli("settle", "--timeout", "0.3", COUNTWERK_API_KEY="cs_rotated").code
     done = cli("recover", COUNTWERK_API_KEY="cs_rotated")
     assert (0, (0, 7)) == (done.code, spent(cli))
+    assert "begun under another API key" in done.out
     done = cli("recover", "--take-over-key", before, COUNTWERK_API_KEY="cs_rotated")
     assert "2 rows of the other API key are this key's now" in done.out
     assert "1 calls closed" in done.out

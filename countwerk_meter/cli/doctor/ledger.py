@@ -47,8 +47,8 @@ def reachability(base_url: str | None, account_id: str, timeout: float) -> list[
                 Finding("ledger", "API key", "problem", f"may not read {account_id}: {error}"),
             ]
         except LedgerUnavailableError as error:
-            advice = "check COUNTWERK_BASE_URL and the network"
-            return [Finding("ledger", where, "problem", str(error), advice)]
+            detail, _, advice = str(error).partition("; ")
+            return [Finding("ledger", where, "problem", detail, advice or "check COUNTWERK_BASE_URL and the network")]
         except InvalidRequestError as error:
             return [Finding("ledger", where, "problem", str(error))]
         except ApiError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from countwerk_meter._drivers.choice import transport_chosen
 from countwerk_meter.cli.doctor.finding import Finding, Status
 from countwerk_meter.cli.existing_journal import ledger_named
 from countwerk_meter.errors import ConfigurationError, PricingError
@@ -12,10 +13,11 @@ from countwerk_meter.journal.opening import shown
 from countwerk_meter.pricing import PriceProfile
 
 _AREA: Final = "configuration"
+_PRICES: Final = "COUNTWERK_PRICES"
 _OPTIONAL: Final[dict[str, tuple[Status, str]]] = {
     "COUNTWERK_JOURNAL": ("ok", "not set: the file in your state directory"),
     # Seldom what is wanted.
-    "COUNTWERK_PRICES": ("note", "not set: recorded usage is charged as what was held"),
+    _PRICES: ("note", "not set: recorded usage is charged as what was held"),
 }
 
 
@@ -38,13 +40,38 @@ def configuration(base_url: str | None) -> list[Finding]:
     if product:
         found.append(Finding(_AREA, "COUNTWERK_AI_PRODUCT_ID", "ok", product))
     else:
-        advice = "export it, or pass ai_product_id to Meter"
+        advice = "export it for Meter.from_env(), or pass ai_product_id to Meter"
         found.append(Finding(_AREA, "COUNTWERK_AI_PRODUCT_ID", "note", "not set", advice))
     for name, unset in _OPTIONAL.items():
         value = os.environ.get(name)
-        status, detail = ("ok", shown(value)) if value else unset
+        status, detail = ("ok", _place(value) if name == _PRICES else shown(value)) if value else unset
         found.append(Finding(_AREA, name, status, detail))
-    return found
+    return [*found, *_enforcement(), *_transport()]
+
+
+def _enforcement() -> list[Finding]:
+    """Say whether users are charged at all."""
+    name, value = "COUNTWERK_ENFORCEMENT", os.environ.get("COUNTWERK_ENFORCEMENT") or "on"
+    if value not in {"on", "shadow"}:
+        return [Finding(_AREA, name, "problem", f"{value!r} is neither on nor shadow, and no Meter starts")]
+    if value == "shadow":
+        return [Finding(_AREA, name, "note", "shadow: nothing is reserved, charged or refused", "unset it to go live")]
+    return [Finding(_AREA, name, "ok", "on")]
+
+
+def _transport() -> list[Finding]:
+    name = "COUNTWERK_TRANSPORT"
+    value = os.environ.get(name)
+    try:
+        chosen = transport_chosen()
+    except ConfigurationError as error:
+        return [Finding(_AREA, name, "problem", str(error))]
+    return [Finding(_AREA, name, "ok", value or f"not set: {chosen}")]
+
+
+def _place(prices: str) -> str:
+    """Return where a profile is: a file's path, or that it stands there itself."""
+    return "inline JSON" if prices.lstrip().startswith("{") else prices
 
 
 def prices(path: str | None) -> list[Finding]:
@@ -54,10 +81,19 @@ def prices(path: str | None) -> list[Finding]:
     try:
         profile = PriceProfile.load(path)
     except PricingError as error:
-        return [Finding("prices", path, "problem", str(error))]
+        return [Finding("prices", _place(path), "problem", str(error))]
+    path = _place(path)
     active = sum(not rule.disabled for rule in profile.rules)
     if profile.stated_hash is not None and profile.stated_hash != profile.ruleset_hash:
         detail = f"states the rulesetHash {profile.stated_hash}, but its rules have {profile.ruleset_hash}"
-        return [Finding("prices", path, "problem", detail, "take the profile anew from where it is published")]
+        return [
+            Finding(
+                "prices",
+                path,
+                "problem",
+                detail,
+                "take it anew from where it is published; one of your own may do without",
+            )
+        ]
     detail = f"{profile.profile_version_id}, {active} active rules, {profile.ruleset_hash[:12]}"
     return [Finding("prices", path, "ok", detail)]
