@@ -55,6 +55,8 @@ class Call:
         self._parent = parent
         self._mode = Mode.OWN
         self._event: EventId | None = None
+        # What its gate tried to begin, and what it began.
+        self.tried: ChargeRow | None = None
         self._charge: ChargeRow | None = None
         self._hold_id: str | None = None
         self._records = Measurements(engine.prices)

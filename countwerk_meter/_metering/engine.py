@@ -103,6 +103,8 @@ class Engine:
         self._progress = Latch()
         self._lock = threading.RLock()
         self.closed = False
+        # What a gate lets through from here on nobody waits for.
+        self.over = False
         self._drained = False
         self._ongoing = Ongoing()
         self._live()
@@ -326,10 +328,11 @@ class Engine:
                 self.wait_for_progress(deadline - time.monotonic())
             self._drained = self.flush(max(deadline - time.monotonic(), 0), inline=at_exit)
         self.settlement.stop(max(deadline - time.monotonic(), 0.5))
+        self.over = True
         if self._shadow_ledger is not None:
             self._shadow_ledger.close()
         self._transport.close()
-        if self._ongoing.calls():
+        if self._ongoing.any():
             # What they will have cost is still committed; whoever recovers this process' rows settles it.
             self._drained = False
             return False

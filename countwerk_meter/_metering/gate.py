@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from countwerk_meter._flow.commands import Journal, Now
+from countwerk_meter._flow.abandon import Abandon
+from countwerk_meter._flow.commands import Interrupted, Journal, Now
 from countwerk_meter._flow.ending import Seal
 from countwerk_meter._flow.reserve import Gate, draw, reserve
 from countwerk_meter._metering.funding import Funding
+from countwerk_meter.errors import CountwerkError
 
 if TYPE_CHECKING:
     from countwerk_meter._flow.commands import Flow, Moment
@@ -20,8 +22,19 @@ if TYPE_CHECKING:
 
 def gate_flow(reservation: Reservation) -> Flow[Gate]:
     """Let one call through, or raise. The reservation knows of it at once, whatever then happens to its caller."""
-    gate = yield from _gate(reservation)
-    reservation.passed(gate)
+    try:
+        gate = yield from _gate(reservation)
+        reservation.passed(gate)
+    except (Interrupted, KeyboardInterrupt, SystemExit):
+        # Ctrl-C strikes in the middle of any step, and not only where a flow waits and can be told.
+        if reservation.tried is not None:
+            now: Moment = yield Now()
+            yield Journal(Abandon(reservation.tried, now.wall))
+        raise
+    if reservation.engine.over:
+        # Nobody waits for it any more, and nobody would settle it.
+        reservation.give_up("the meter was closed while reserving")
+        raise CountwerkError("this meter is closed")
     return gate
 
 
@@ -37,7 +50,7 @@ def _gate(reservation: Reservation) -> Flow[Gate]:
     engine.ready()
     event = reservation.event()
     terms = engine.terms_for(spec, durable=event.durable)
-    charge = spec.charge(terms, event, now.wall)
+    charge = reservation.tried = spec.charge(terms, event, now.wall)
     block, leases = reservation.block(), engine.leases
     if leases is not None and (block is None or block.lease is not None):
 

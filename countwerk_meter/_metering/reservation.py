@@ -160,7 +160,12 @@ class Reservation(Call):
             self._leave()
         finally:
             # Even if Ctrl-C strikes just now: a block that stayed open would pay for the next call.
-            self.finish(error)
+            try:
+                self.finish(error)
+            except BaseException:
+                # Before it had begun.
+                self.finish_now(error)
+                raise
 
     async def __aenter__(self) -> Self:
         await self.abegin()
@@ -267,8 +272,12 @@ class Reservation(Call):
     def _abandoned(self, task: asyncio.Task[Gate]) -> None:
         """Give back what a cancelled caller's gate brought after all."""
         if not task.cancelled() and task.exception() is None:
-            self._cancelled = "the caller was cancelled while reserving"
-            self.finish_now()
+            self.give_up("the caller was cancelled while reserving")
+
+    def give_up(self, reason: str) -> None:
+        """End a call that its gate has let through and that never ran: nothing is charged."""
+        self._cancelled = reason
+        self.finish_now()
 
     def _end(self, error: BaseException | None, *, waits: bool = False) -> Future[Committed] | None:
         """Queue the end of the call; `waits`: whoever ends it settles it as well, if nobody else does."""

@@ -86,6 +86,8 @@ def _checked(db: sqlite3.Connection, path: Path) -> None:
         _write_ahead(db)
         if version < SCHEMA_VERSION:
             _migrate(db, version)
+            # Another process may have done it meanwhile; a query that names an index does not look again by itself.
+            db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         # What must be on the disk is synced behind its commit.
         db.execute("PRAGMA synchronous = NORMAL")
     except sqlite3.OperationalError as error:

@@ -1,5 +1,6 @@
 """Ctrl-C, and closing, at a bad moment: no hold stays, no call stays open, and what was used is charged."""
 
+import asyncio
 import contextlib
 import subprocess
 import sys
@@ -8,12 +9,16 @@ import time
 
 import pytest
 
-from countwerk_meter import current_reservation
+from countwerk_meter import CountwerkError, current_reservation
 from countwerk_meter._metering import reservation as reservations
 from countwerk_meter._metering import scope
 from countwerk_meter._metering.engine import Engine
+from countwerk_meter._metering.leases import Leases
+from countwerk_meter.journal import SqliteJournal
 from countwerk_meter.journal.latch import Latch
 from countwerk_meter.journal.outcome import Outcome
+
+from .leasing import call, leased
 
 
 def strike(monkeypatch, owner, name, *, after=False):
@@ -34,13 +39,21 @@ def strike(monkeypatch, owner, name, *, after=False):
 @pytest.mark.parametrize(
     ("owner", "name", "after"),
     [
+        (reservations.Reservation, "passed", False),
         (reservations.Reservation, "passed", True),
         (reservations.Reservation, "entered", False),
         (scope, "entered", True),
         (Engine, "progressed", True),
         (Engine, "began", True),
     ],
-    ids=["behind the gate", "before it is current", "once it is current", "out of the gate", "once it is open"],
+    ids=[
+        "let through",
+        "behind the gate",
+        "before it is current",
+        "once it is current",
+        "out of the gate",
+        "once it is open",
+    ],
 )
 def test_ctrl_c_beside_the_gate_leaves_no_hold(bench, meter, monkeypatch, owner, name, after):
     """The call never ran: nothing is charged, and the hold is given back at once."""
@@ -56,6 +69,7 @@ def test_ctrl_c_beside_the_gate_leaves_no_hold(bench, meter, monkeypatch, owner,
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
+        (reservations.Reservation, "finish"),
         (reservations.Reservation, "_ending"),
         (reservations.Reservation, "_put"),
         (reservations.Reservation, "_leave"),
@@ -70,6 +84,64 @@ def test_ctrl_c_at_the_end_of_a_call_loses_no_charge(bench, meter, monkeypatch, 
     reservation._leave()
     assert 4 == bench.settled(meter)
     assert meter.close(5)
+
+
+def test_ctrl_c_behind_a_draw_leaves_its_lease_to_be_settled(bench, monkeypatch):
+    """The call never ran: its draw is given back, and what others drew on the lease is charged."""
+    bench.control.account(bench.account, balance=1000, ai_product_id="product_1")
+    meter = bench.meter(leases=True)
+    leased(bench, meter)
+    strike(monkeypatch, Leases, "_drew")
+    with pytest.raises(KeyboardInterrupt), meter.reserve(bench.account, "app.call", amount=5, usage_event_id="struck"):
+        raise AssertionError("it ran")
+    call(bench, meter)
+    spent = bench.settled(meter)
+    assert "cancelled" == {each.usage_event_id: each.state for each in meter.charges()}["struck"]
+    assert spent == sum(each.amount or 0 for each in meter.charges())
+
+
+@pytest.mark.parametrize("step", ["Begin", "MarkHeld"])
+@pytest.mark.parametrize("style", ["sync", "async"])
+def test_what_a_gate_lets_through_after_closing_does_not_run(bench, monkeypatch, step, style):
+    """It would be charged in a journal that is closed: it is refused, and its hold given back by whoever comes next."""
+    meter, arrived, goes = bench.meter(), threading.Event(), threading.Event()
+    commit = SqliteJournal._commit
+
+    def slow(self, db, books, log, jobs):
+        if step in {type(operation).__name__ for operation, _ in jobs} and not arrived.is_set():
+            arrived.set()
+            goes.wait(10)
+        return commit(self, db, books, log, jobs)
+
+    monkeypatch.setattr(SqliteJournal, "_commit", slow)
+    raised = []
+
+    def block():
+        with meter.reserve(bench.account, "app.chat", amount=5):
+            raised.append("it ran")
+
+    async def ablock():
+        async with meter.reserve(bench.account, "app.chat", amount=5):
+            raised.append("it ran")
+
+    def runs():
+        try:
+            block() if style == "sync" else asyncio.run(ablock())
+        except CountwerkError as error:
+            raised.append(type(error))
+
+    thread = threading.Thread(target=runs)
+    thread.start()
+    assert arrived.wait(10)
+    assert not meter.close(0)
+    goes.set()
+    thread.join(20)
+    assert 1 == len(raised)
+    assert raised != ["it ran"]
+    assert {"spent": 0, "available": 100 - bench.books()["reserved"]}.items() <= bench.books().items()
+    states = [each.state for each in bench.meter().charges()]
+    assert set(states) <= {"cancelled"}
+    meter._engine.journal.close()
 
 
 def test_closing_waits_for_gates_that_are_on_their_way(bench, meter):
