@@ -34,6 +34,8 @@ T = TypeVar("T")
 
 _GROUP: Final = 256
 _JOURNALS: weakref.WeakSet[SqliteJournal] = weakref.WeakSet()
+# Held while a connection is made, until there is a thread that can be told to close it again: a fork waits for that.
+_opening = threading.RLock()
 
 
 class _Pause:
@@ -77,8 +79,10 @@ class SqliteJournal(Journal):
         self._locks = OwnerLocks(self._file.with_name(self._file.name + ".owners"))
         self._lock = threading.RLock()
         self._closed = False
-        self._start()
+        self._pid = os.getpid()
+        self._thread: threading.Thread | None = None
         _JOURNALS.add(self)
+        self._start()
 
     @property
     def name(self) -> str:
@@ -89,13 +93,14 @@ class SqliteJournal(Journal):
         return SCHEMA_VERSION
 
     def _start(self) -> None:
-        connection = opened(self._file)
-        self._pid = os.getpid()
-        self._queue: queue.SimpleQueue[_Job] = queue.SimpleQueue()
-        self._thread = threading.Thread(
-            target=self._write, args=(connection, self._queue), name="countwerk-journal", daemon=True
-        )
-        self._thread.start()
+        with _opening:
+            connection = opened(self._file)
+            self._pid = os.getpid()
+            self._queue: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+            self._thread = threading.Thread(
+                target=self._write, args=(connection, self._queue), name="countwerk-journal", daemon=True
+            )
+            self._thread.start()
 
     def submit(self, operation: Operation[T]) -> Future[T]:
         future: Future[T] = Outcome()
@@ -139,7 +144,7 @@ class SqliteJournal(Journal):
                 return
             self._closed = True
             self._queue.put(None)
-        if self._pid == os.getpid():
+        if self._pid == os.getpid() and self._thread is not None:
             # Bounded: a disk that hangs must not keep the process from ending; what was committed is there.
             self._thread.join(2 * BUSY_SECONDS if timeout is None else timeout)
         self._locks.release_all()
@@ -161,7 +166,8 @@ class SqliteJournal(Journal):
             jobs = [job for job in group if isinstance(job, tuple)]
             if jobs and db is None:
                 try:
-                    db = opened(self._file)
+                    with _opening:
+                        db = opened(self._file)
                     books, log = SqliteBooks(db, self._locks.is_held), WriteAheadLog(db)
                 except JournalError as error:
                     for _, future in jobs:
@@ -253,14 +259,27 @@ class SqliteJournal(Journal):
             db.execute("RELEASE one")
         return results
 
+    def writes(self) -> bool:
+        """Whether a thread of this process, and not the calling one, has the file open, or is about to."""
+        thread = self._thread
+        if thread is None or self._pid != os.getpid() or thread is threading.current_thread():
+            return False
+        return thread.is_alive()
+
     def pause(self) -> _Pause | None:
-        """Let go of the file before a fork; what is submitted meanwhile waits in the queue."""
-        if self._closed or self._pid != os.getpid() or self._thread is threading.current_thread():
+        """
+        Let go of the file before a fork; what is submitted meanwhile waits in the queue.
+
+        None: it has nothing to let go of. One that is just being closed has done so then.
+        """
+        thread = self._thread
+        if thread is None or not self.writes():
             return None
         pause = _Pause()
+        # After the end of the queue nobody takes it, and then the thread ends.
         self._queue.put(pause)
         while not pause.paused.wait(0.1):
-            if not self._thread.is_alive():
+            if not thread.is_alive():
                 return None
         return pause
 
@@ -275,18 +294,33 @@ _forking = threading.local()
 
 
 def _before_fork() -> None:
-    _forking.pauses = [pause for journal in list(_JOURNALS) if (pause := journal.pause()) is not None]
+    """Let every journal go of its file, and none be opened until the fork is over."""
+    paused: dict[SqliteJournal, _Pause] = {}
+    _forking.pauses = paused.values()
+    while True:
+        for journal in set(_JOURNALS) - set(paused):
+            if (pause := journal.pause()) is not None:
+                paused[journal] = pause
+        _opening.acquire()
+        if not any(journal.writes() for journal in set(_JOURNALS) - set(paused)):
+            return
+        # One was on its way when the others let go.
+        _opening.release()
 
 
 def _after_fork_in_parent() -> None:
-    for pause in getattr(_forking, "pauses", ()):
+    for pause in _forking.pauses:
         pause.over.set()
-    _forking.pauses = []
+    _forking.pauses = ()
+    with contextlib.suppress(RuntimeError):  # Ctrl-C struck before it was taken
+        _opening.release()
 
 
 def _after_fork() -> None:
     """Another thread of the parent may have held a lock at the fork, and here nobody would let go of it."""
-    _forking.pauses = []
+    global _opening  # noqa: PLW0603 - one for the whole process
+    _opening = threading.RLock()
+    _forking.pauses = ()
     for journal in list(_JOURNALS):
         journal._lock = threading.RLock()  # pyright: ignore[reportPrivateUsage]
 

@@ -181,6 +181,46 @@ _DEAD_PARENT = """
 """
 
 
+_FORKED_BESIDE = """
+    import os, sys, threading, time
+    from countwerk_meter.journal import SqliteJournal, sqlite_file, write_ahead
+    path, moment = sys.argv[1:]
+    inside, made = threading.Event(), []
+    def slowly(owner, name):
+        real = getattr(owner, name)
+        def slow(*args):
+            if threading.current_thread() is not threading.main_thread():
+                inside.set()
+                time.sleep(0.3)
+            return real(*args)
+        setattr(owner, name, slow)
+    if moment == "opening":
+        slowly(sqlite_file, "_checked")
+        beside = threading.Thread(target=lambda: made.append(SqliteJournal(path)))
+    else:
+        slowly(write_ahead.WriteAheadLog, "close")
+        beside = threading.Thread(target=SqliteJournal(path).close)
+    beside.start()
+    inside.wait()
+    child = os.fork()
+    if child == 0:
+        held = [os.readlink(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")[:-1]]
+        print([name for name in held if "journal.db" in name], flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+    beside.join()
+    for journal in made:
+        journal.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("moment", ["opening", "closing"])
+def test_a_fork_beside_a_thread_that_opens_or_closes_a_journal_inherits_nothing_of_it(path, moment):
+    """A child that inherited a connection would believe in its locks, and lose what it writes."""
+    assert "[]\n" == ended(script(_FORKED_BESIDE, path, moment))
+
+
 def test_a_parent_that_died_is_dead_though_its_child_lives(opened, path):
     """What a fork hands down must not keep it alive."""
     process = script(_DEAD_PARENT, path)

@@ -9,6 +9,7 @@ import pytest
 from countwerk_meter._flow.rows import ReservationRow
 from countwerk_meter._flow.states import ChargeState, ReservationState
 from countwerk_meter.errors import JournalError
+from countwerk_meter.journal import SqliteJournal, sqlite_file
 from countwerk_meter.testing.conformance import Do, Look, a_charge, a_reservation
 
 _NEW = {"closed_as", "note", "closed_at"}
@@ -76,8 +77,6 @@ def test_a_file_of_version_1_learns_the_new_steps(opened, first_version):
 
 def test_a_migration_that_fails_leaves_the_file_as_it_was(opened, first_version, monkeypatch):
     """All of it happens, or nothing."""
-    from countwerk_meter.journal import sqlite_file
-
     statements = sqlite_file._statements
     monkeypatch.setattr(sqlite_file, "_statements", lambda script: [*statements(script), "CREATE NONSENSE"])
     before = schema(first_version)
@@ -87,3 +86,16 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(opened, first_version,
     db = sqlite3.connect(first_version)
     assert (1,) == db.execute("PRAGMA user_version").fetchone()
     db.close()
+
+
+def test_a_file_that_another_migrates_meanwhile_is_looked_at_anew(opened, first_version, monkeypatch):
+    """A query that names an index does not look again by itself, and would not find it as it was."""
+    write_ahead = sqlite_file._write_ahead
+
+    def meanwhile(db):
+        monkeypatch.undo()
+        SqliteJournal(first_version).close()
+        write_ahead(db)
+
+    monkeypatch.setattr(sqlite_file, "_write_ahead", meanwhile)
+    assert opened().run(Look(lambda books: books.next_due("l", "o", 0.0))) is None
