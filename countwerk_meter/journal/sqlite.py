@@ -8,10 +8,12 @@ before they are answered; the others need only survive the process. The file is 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import queue
 import sqlite3
 import threading
+import time
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
@@ -32,7 +34,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LOG: Final = logging.getLogger("countwerk_meter.journal")
 _GROUP: Final = 256
+# Between two tries to bring to the disk what it did not take.
+_AGAIN_SECONDS: Final = 0.1
 _JOURNALS: weakref.WeakSet[SqliteJournal] = weakref.WeakSet()
 # Held while a connection is made, until there is a thread that can be told to close it again: a fork waits for that.
 _opening = threading.RLock()
@@ -78,7 +83,7 @@ class SqliteJournal(Journal):
         self._file = self._path if str(path) == ":memory:" else Path(os.path.realpath(path))
         self._locks = OwnerLocks(self._file.with_name(self._file.name + ".owners"))
         self._lock = threading.RLock()
-        self._closed = False
+        self._closed = self._pausing = False
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
         _JOURNALS.add(self)
@@ -192,11 +197,13 @@ class SqliteJournal(Journal):
         Carry out a group and bring it to the disk, if a step of it is durable; then tell who waits.
 
         Nobody here hears of any of it before that, nor of what was only read: a deduct leaves because a commit is seen.
+        It is seen by then, so a disk that fails is one that hangs: whoever waits is told that it failed only where the
+        connection ends. An attempt that failed, and is open for everybody else, would be taken for one that left.
         """
         results = self._carried_out(db, books, jobs)
         if self._synchronous and any(operation.durable for operation, _ in jobs):
             try:
-                log.sync()
+                self._sync(log)
             except (OSError, sqlite3.Error) as problem:
                 failure = self._unwritable(problem)
                 results = [
@@ -204,6 +211,22 @@ class SqliteJournal(Journal):
                     for (operation, _), (future, result, error) in zip(jobs, results, strict=True)
                 ]
         deliver(results)
+
+    def _sync(self, log: WriteAheadLog) -> None:
+        """Bring the log to the disk, however often that takes."""
+        told = False
+        while True:
+            try:
+                log.sync()
+            except (OSError, sqlite3.Error) as problem:
+                if self._closed or self._pausing:
+                    raise
+                if not told:
+                    told = True
+                    _LOG.error("the journal %s answers nothing until its disk takes it: %s", self.name, problem)
+                time.sleep(_AGAIN_SECONDS)
+            else:
+                return
 
     def _unwritable(self, error: Exception) -> JournalError:
         return JournalError(f"the journal {self.name} cannot be written: {error}")
@@ -275,12 +298,15 @@ class SqliteJournal(Journal):
         thread = self._thread
         if thread is None or not self.writes():
             return None
-        pause = _Pause()
+        pause, self._pausing = _Pause(), True
         # After the end of the queue nobody takes it, and then the thread ends.
         self._queue.put(pause)
-        while not pause.paused.wait(0.1):
-            if not thread.is_alive():
-                return None
+        try:
+            while not pause.paused.wait(0.1):
+                if not thread.is_alive():
+                    return None
+        finally:
+            self._pausing = False
         return pause
 
 

@@ -116,28 +116,51 @@ def test_what_the_log_could_not_take_the_file_itself_is_given(opened, traced, di
     assert 1 == len([text for text in traced if "checkpoint" in text])
 
 
-def test_a_disk_that_takes_neither_fails_what_must_last_and_nothing_else(impatient, held, opened, path, disk):
-    """Until the file has it: a log that was synced anew would call lost pages written."""
+@pytest.fixture
+def stuck(impatient, opened, path, disk):
+    """The log is not synced, and the file cannot be brought up to date meanwhile, because somebody reads it as it was."""
     reader = sqlite3.connect(path, isolation_level=None)
     opened().run(Do(save("old")))
-    # A reader of what was: the file cannot be brought up to date meanwhile.
     reader.execute("BEGIN")
     reader.execute("SELECT * FROM charge").fetchall()
     disk.failures = 1
+    yield reader
+    reader.close()
+
+
+def test_a_disk_that_takes_neither_is_one_that_hangs(stuck, held, disk, caplog):
+    """
+    Others see what was committed, so nobody is told that it failed; it is said in the log, once.
+
+    Until the file has it: a log that was synced anew would call lost pages written.
+    """
     futures = [held.submit(each) for each in (Do(save("a")), DoDurably(save("b")), Do(lambda books: 1 / 0))]
     held.release()
+    time.sleep(1)
+    assert not any(future.done() for future in futures)
+    assert 1 == disk.times
+    stuck.execute("ROLLBACK")
+    for future in futures[:2]:
+        future.result(30)
+    with pytest.raises(JournalError, match="ZeroDivisionError"):
+        futures[2].result(30)
+    (told,) = caplog.records
+    assert "answers nothing until its disk takes it" in told.message
+    assert {"old", "a", "b"} == {row.id for row in held.run(Look(lambda books: books.charges("l", None, 9)))}
+
+
+@pytest.mark.parametrize("end", ["close", "pause"])
+def test_a_disk_that_takes_neither_keeps_no_process_from_its_end(stuck, held, end):
+    """Nor a fork: what must last has failed then, and nothing else."""
+    futures = [held.submit(each) for each in (Do(save("a")), DoDurably(save("b")))]
+    held.release()
+    time.sleep(0.5)
+    pause = getattr(held, end)()
     futures[0].result(30)
     with pytest.raises(JournalError, match="cannot be written"):
         futures[1].result(30)
-    with pytest.raises(JournalError, match="ZeroDivisionError"):
-        futures[2].result(30)
-    with pytest.raises(JournalError, match="cannot be written"):
-        held.submit(DoDurably(save("c"))).result(30)
-    assert 1 == disk.times
-    reader.execute("ROLLBACK")
-    reader.close()
-    held.submit(DoDurably(save("d"))).result(30)
-    assert {"old", "a", "b", "c", "d"} == {row.id for row in held.run(Look(lambda books: books.charges("l", None, 9)))}
+    if pause is not None:
+        pause.over.set()
 
 
 WRITER = """
