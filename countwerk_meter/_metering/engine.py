@@ -99,7 +99,8 @@ class Engine:
         self.commits = Commits(journal, telemetry, self.follow, self._leave)
         self.inline = InlineSettlement(self)
         self.learner = Learner(journal, terms.ledger)
-        self._tasks: set[asyncio.Task[Any]] = set()
+        # Gates that go on whoever stops waiting for them, by their event loops.
+        self._tasks: dict[asyncio.AbstractEventLoop, set[asyncio.Task[Any]]] = {}
         self._progress = Latch()
         self._lock = threading.RLock()
         self.closed = False
@@ -233,13 +234,26 @@ class Engine:
 
     def keep(self, task: asyncio.Task[Any]) -> None:
         """Keep a task alive until it ends, whoever stops waiting for it."""
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        loop = task.get_loop()
+        kept = self._tasks.get(loop)
+        if kept is None:
+            self._give_up_what_hangs()
+            kept = self._tasks[loop] = set()
+        kept.add(task)
+        task.add_done_callback(kept.discard)
+
+    def _give_up_what_hangs(self) -> None:
+        """End the gates of loops that were closed under them: nobody goes on there, and each has a connection."""
+        for loop in [known for known in list(self._tasks) if known.is_closed()]:
+            for task in self._tasks.pop(loop, ()):
+                # What it closes may want its loop.
+                with contextlib.suppress(Exception):
+                    task.get_coro().close()
 
     @contextlib.contextmanager
-    def gate_span(self, reservation: Reservation) -> Generator[None]:
-        """Wrap a gate in the span `countwerk.reserve`; closing waits for it."""
-        gate = Gate()
+    def gate_span(self, reservation: Reservation, loop: asyncio.AbstractEventLoop | None = None) -> Generator[None]:
+        """Wrap a gate in the span `countwerk.reserve`; closing waits for it. `loop`: the event loop that it runs on."""
+        gate = Gate(loop)
         self._ongoing.arrived(gate)
         try:
             event = reservation.event()
@@ -320,6 +334,7 @@ class Engine:
         if self.leases is not None:
             self.leases.close()
         self.learner.flush()
+        self._give_up_what_hangs()
         deadline = time.monotonic() + timeout
         with contextlib.suppress(CountwerkError):
             if at_exit:

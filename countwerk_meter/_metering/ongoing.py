@@ -11,11 +11,26 @@ import weakref
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterator
+
     from countwerk_meter._metering.call import Call
 
 
 class Gate:
-    """One call at its gate. It is over when it says so, and at the latest when nobody knows of it any more."""
+    """
+    One call at its gate; `loop`: the event loop that it waits on, if any.
+
+    It is over when it says so, and at the latest when nobody knows of it any more, or its loop is closed.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self._loop = loop
+
+    @property
+    def stands(self) -> bool:
+        """Whether anybody may still go through."""
+        return self._loop is None or not self._loop.is_closed()
 
 
 class Ongoing:
@@ -47,4 +62,9 @@ class Ongoing:
 
     def any(self) -> bool:
         """Whether a call is open, or still at its gate."""
-        return self.calls() or any(gate() is not None for gate in list(self._gates.values()))
+        return self.calls() or any(self._standing())
+
+    def _standing(self) -> Iterator[bool]:
+        for known in list(self._gates.values()):
+            gate = known()
+            yield gate is not None and gate.stands

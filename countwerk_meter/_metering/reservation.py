@@ -61,7 +61,7 @@ class Reservation(Call):
         """Pass the gate, or raise. A caller that is cancelled leaves no hold behind: it is given back when it lands."""
         if self._steps_aside():
             return self
-        with self._let_through(), self._engine.gate_span(self):
+        with self._let_through(), self._engine.gate_span(self, asyncio.get_running_loop()):
             runtime, patience = self._engine.runtime, self._engine.patience
             flow = gate_flow(self)
             command = runtime.started(flow)

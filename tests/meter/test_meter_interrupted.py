@@ -144,6 +144,45 @@ def test_what_a_gate_lets_through_after_closing_does_not_run(bench, monkeypatch,
     meter._engine.journal.close()
 
 
+_CLOSED_UNDER = """
+import asyncio, gc, logging, os, sys, time
+from countwerk_meter import Meter
+logging.disable()  # asyncio's word for every task that was pending
+url, key, journal = sys.argv[1:]
+meter = Meter("product_1", api_key=key, base_url=url, journal=journal)
+async def call():
+    async with meter.reserve("acct_1", "app.chat", amount=1):
+        raise AssertionError("it ran")
+def abandoned():
+    loop = asyncio.new_event_loop()
+    calls = [loop.create_task(call()) for _ in range(3)]
+    loop.run_until_complete(asyncio.sleep(0.3))
+    loop.close()
+    return calls
+abandoned()
+gc.collect()
+before = len(os.listdir("/proc/self/fd"))
+kept = [abandoned() for _ in range(5)]
+began = time.monotonic()
+meter.close(10)
+gc.collect()
+print(time.monotonic() - began < 8, len(meter._engine._tasks), len(os.listdir("/proc/self/fd")) < before)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_loop_that_is_closed_under_its_gates_leaves_nothing_behind(bench):
+    """Nobody goes on there: no task and no descriptor stays, and closing waits for none of them."""
+    bench.control.faults([{"path": "/api/credits/reserve", "kind": "delay", "seconds": 1.0, "times": 99}])
+    arguments = [bench.sandbox.url, bench.sandbox.api_key, f"sqlite:///{bench.path}"]
+    done = subprocess.run(
+        [sys.executable, "-c", _CLOSED_UNDER, *arguments], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "True 0 True\n" == done.stdout
+    assert {"orphaned"} == {each.state for each in bench.meter().charges()}
+
+
 def test_closing_waits_for_gates_that_are_on_their_way(bench, meter):
     """The answer to their reserve is on the wire: thrown away, its hold would stay for its whole validity."""
     bench.control.faults([{"path": "/api/credits/reserve", "kind": "delay", "seconds": 1.0, "times": 1}])
