@@ -338,7 +338,7 @@ def test_a_process_that_changes_its_directory_and_forks_keeps_to_its_file(opened
     os.waitpid(child, 0)
     journal.run(DoDurably(save(a_charge("after"))))
     assert [] == list(elsewhere.iterdir())
-    with sqlite3.connect(path) as db:
+    with contextlib.closing(sqlite3.connect(path)) as db:
         assert [("after",), ("before",), ("child",)] == db.execute("SELECT id FROM charge ORDER BY id").fetchall()
 
 

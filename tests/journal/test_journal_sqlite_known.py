@@ -1,5 +1,6 @@
 """What the SQLite journal knows from one transaction to the next, and when it reads again."""
 
+import contextlib
 import sqlite3
 
 import pytest
@@ -28,8 +29,9 @@ def test_what_another_connection_has_written_is_read(opened, path):
         writer.run(Do(save(a_charge("c", amount=amount))))
         assert amount_of(writer, "c") == amount
         assert amount_of(reader, "c") == amount
-    with sqlite3.connect(path) as stranger:
+    with contextlib.closing(sqlite3.connect(path)) as stranger:
         stranger.execute("UPDATE charge SET amount = 99")
+        stranger.commit()
     assert (99, 99) == (amount_of(ours, "c"), amount_of(theirs, "c"))
 
 

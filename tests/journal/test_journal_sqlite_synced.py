@@ -1,5 +1,6 @@
 """Bringing commits to the disk behind the lock: who hears of what when, what a failing disk does, who else waits."""
 
+import contextlib
 import shutil
 import sqlite3
 import subprocess
@@ -83,7 +84,7 @@ def test_what_is_answered_is_in_what_was_on_the_disk(opened, path, monkeypatch, 
             journal.run(Do(save(f"later{number}")))
             copy = tmp_path / f"after{number}"
             shutil.copytree(kept, copy)
-            with sqlite3.connect(copy / "journal.db") as db:
+            with contextlib.closing(sqlite3.connect(copy / "journal.db")) as db:
                 (there,) = db.execute("SELECT count(*) FROM charge WHERE id LIKE 'c%'").fetchone()
             assert number + 1 == there
 
