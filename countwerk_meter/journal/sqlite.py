@@ -14,11 +14,11 @@ import queue
 import sqlite3
 import threading
 import time
-import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from countwerk_meter.errors import JournalError
+from countwerk_meter.journal.forking import Pause, Writer, opening
 from countwerk_meter.journal.groups import Result, deliver, gathered, writes
 from countwerk_meter.journal.outcome import Outcome
 from countwerk_meter.journal.owners import OwnerLocks
@@ -38,29 +38,12 @@ _LOG: Final = logging.getLogger("countwerk_meter.journal")
 _GROUP: Final = 256
 # Between two tries to bring to the disk what it did not take.
 _AGAIN_SECONDS: Final = 0.1
-_JOURNALS: weakref.WeakSet[SqliteJournal] = weakref.WeakSet()
-# Held while a connection is made, until there is a thread that can be told to close it again: a fork waits for that.
-_opening = threading.RLock()
-
-
-class _Pause:
-    """
-    Closes the writer's connection for the length of a fork.
-
-    SQLite's locks are the process': a child that inherited an open connection would believe that it holds them, and
-    the next process to close the file would delete the write-ahead log under it, with every charge in it.
-    """
-
-    def __init__(self) -> None:
-        self.paused = threading.Event()
-        self.over = threading.Event()
-
 
 _Step: TypeAlias = "tuple[Operation[Any], Future[Any]]"
-_Job: TypeAlias = "_Step | _Pause | None"
+_Job: TypeAlias = "_Step | Pause | None"
 
 
-class SqliteJournal(Journal):
+class SqliteJournal(Journal, Writer):
     """
     A journal in one file.
 
@@ -86,7 +69,7 @@ class SqliteJournal(Journal):
         self._closed = self._pausing = False
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
-        _JOURNALS.add(self)
+        self.announce()
         self._start()
 
     @property
@@ -98,7 +81,7 @@ class SqliteJournal(Journal):
         return SCHEMA_VERSION
 
     def _start(self) -> None:
-        with _opening:
+        with opening():
             connection = opened(self._file)
             self._pid = os.getpid()
             self._queue: queue.SimpleQueue[_Job] = queue.SimpleQueue()
@@ -171,7 +154,7 @@ class SqliteJournal(Journal):
             jobs = [job for job in group if isinstance(job, tuple)]
             if jobs and db is None:
                 try:
-                    with _opening:
+                    with opening():
                         db = opened(self._file)
                     books, log = SqliteBooks(db, self._locks.is_held), WriteAheadLog(db)
                 except JournalError as error:
@@ -180,7 +163,7 @@ class SqliteJournal(Journal):
                     jobs = []
             if jobs and db is not None:
                 self._commit(db, books, log, jobs)
-            pauses = [job for job in group if isinstance(job, _Pause)]
+            pauses = [job for job in group if isinstance(job, Pause)]
             if pauses and db is not None:
                 log.close()
                 db.close()
@@ -283,22 +266,17 @@ class SqliteJournal(Journal):
         return results
 
     def writes(self) -> bool:
-        """Whether a thread of this process, and not the calling one, has the file open, or is about to."""
         thread = self._thread
         if thread is None or self._pid != os.getpid() or thread is threading.current_thread():
             return False
         return thread.is_alive()
 
-    def pause(self) -> _Pause | None:
-        """
-        Let go of the file before a fork; what is submitted meanwhile waits in the queue.
-
-        None: it has nothing to let go of. One that is just being closed has done so then.
-        """
+    def pause(self) -> Pause | None:
+        # What is submitted meanwhile waits in the queue.
         thread = self._thread
         if thread is None or not self.writes():
             return None
-        pause, self._pausing = _Pause(), True
+        pause, self._pausing = Pause(), True
         # After the end of the queue nobody takes it, and then the thread ends.
         self._queue.put(pause)
         try:
@@ -309,46 +287,11 @@ class SqliteJournal(Journal):
             self._pausing = False
         return pause
 
+    def forked(self) -> None:
+        self._lock = threading.RLock()
+
 
 def _is_the_stores(error: Exception) -> bool:
     """Whether the file failed, and with it the whole group, and not the one step that ran into it."""
     mine = sqlite3.IntegrityError | sqlite3.DataError | sqlite3.ProgrammingError | sqlite3.InterfaceError
     return isinstance(error, sqlite3.Error) and not isinstance(error, mine)
-
-
-_forking = threading.local()
-
-
-def _before_fork() -> None:
-    """Let every journal go of its file, and none be opened until the fork is over."""
-    paused: dict[SqliteJournal, _Pause] = {}
-    _forking.pauses = paused.values()
-    while True:
-        for journal in set(_JOURNALS) - set(paused):
-            if (pause := journal.pause()) is not None:
-                paused[journal] = pause
-        _opening.acquire()
-        if not any(journal.writes() for journal in set(_JOURNALS) - set(paused)):
-            return
-        # One was on its way when the others let go.
-        _opening.release()
-
-
-def _after_fork_in_parent() -> None:
-    for pause in _forking.pauses:
-        pause.over.set()
-    _forking.pauses = ()
-    with contextlib.suppress(RuntimeError):  # Ctrl-C struck before it was taken
-        _opening.release()
-
-
-def _after_fork() -> None:
-    """Another thread of the parent may have held a lock at the fork, and here nobody would let go of it."""
-    global _opening  # noqa: PLW0603 - one for the whole process
-    _opening = threading.RLock()
-    _forking.pauses = ()
-    for journal in list(_JOURNALS):
-        journal._lock = threading.RLock()  # pyright: ignore[reportPrivateUsage]
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)

@@ -12,7 +12,7 @@ import pytest
 from countwerk_meter._flow.rows import ChargeRow, ReservationRow
 from countwerk_meter._flow.states import ReservationState
 from countwerk_meter.errors import JournalError
-from countwerk_meter.journal import owners, sqlite_file
+from countwerk_meter.journal import forking, owners, sqlite_file
 from countwerk_meter.journal import sqlite as module
 from countwerk_meter.journal.statements import Statements
 from countwerk_meter.testing.conformance import Do, DoDurably, Look, a_charge, a_reservation
@@ -314,7 +314,7 @@ def test_after_a_fork_it_starts_anew(opened, monkeypatch):
     journal.join("parent")
     thread, lock = journal._thread, journal._lock
     monkeypatch.setattr(journal, "_pid", -1)
-    module._after_fork()
+    forking._after_fork_in_child()
     owners._after_fork()
     assert lock is not journal._lock
     assert not journal.is_alive("parent")
