@@ -26,8 +26,7 @@ class Abandon(Operation[bool]):
     """
     End what this gate began, wherever it stood; True: a hold may have been made (money rule 3).
 
-    The id alone does not say whose charge it is: somebody else's, met under the same id, is left alone. Without a
-    `hold` the charge tells by itself whether it has one of its own, which ends with it.
+    The id alone does not say whose charge it is: somebody else's, met under the same id, is left alone.
     """
 
     charge: ChargeRow
@@ -43,6 +42,6 @@ class Abandon(Operation[bool]):
             return self.in_doubt
         met = books.charge(self.charge.ledger, self.charge.id)
         if met is not None and met.owner == self.charge.owner and met.created_at == self.charge.created_at:
-            seal = self.hold is not None or not met.draw
+            seal = self.hold is not None
             Release(met.ledger, met.id, met.epoch, _REASON, self.now, seal=seal).apply(books)
         return False

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from countwerk_meter._flow.ending import Committed
-    from countwerk_meter._flow.rows import ChargeRow
+    from countwerk_meter._flow.rows import ChargeRow, ReservationRow
     from countwerk_meter._metering.engine import Engine
     from countwerk_meter._metering.funding import Funding
     from countwerk_meter._metering.reservation import Reservation
@@ -55,8 +55,8 @@ class Call:
         self._parent = parent
         self._mode = Mode.OWN
         self._event: EventId | None = None
-        # What its gate tried to begin, and what it began.
-        self.tried: ChargeRow | None = None
+        # What its gate tried to begin, with a hold of its own or without, and what it began.
+        self.tried: tuple[ChargeRow, ReservationRow | None] | None = None
         self._charge: ChargeRow | None = None
         self._hold_id: str | None = None
         self._records = Measurements(engine.prices)

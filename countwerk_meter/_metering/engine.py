@@ -37,7 +37,7 @@ from countwerk_meter.journal.latch import Latch
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Generator
+    from collections.abc import Coroutine, Generator, Iterable
 
     import httpx
 
@@ -242,13 +242,20 @@ class Engine:
         kept.add(task)
         task.add_done_callback(kept.discard)
 
-    def _give_up_what_hangs(self) -> None:
-        """End the gates of loops that were closed under them: nobody goes on there, and each has a connection."""
-        for loop in [known for known in list(self._tasks) if known.is_closed()]:
-            for task in self._tasks.pop(loop, ()):
-                # What it closes may want its loop.
-                with contextlib.suppress(Exception):
-                    task.get_coro().close()
+    def _give_up_what_hangs(self, until: float | None = None) -> None:
+        """
+        End the gates of loops that were closed under them: nobody goes on there, and each has a connection.
+
+        Each waits for the journal, so it is done beside the caller, who waits for it `until` then at most.
+        """
+        closed = [known for known in list(self._tasks) if known.is_closed()]
+        gates = [task.get_coro() for loop in closed for task in self._tasks.pop(loop, ())]
+        if not gates:
+            return
+        thread = threading.Thread(target=_close_coroutines, args=(gates,), name="countwerk-gates", daemon=True)
+        with contextlib.suppress(RuntimeError):  # at the exit, where no thread starts any more
+            thread.start()
+            thread.join(0 if until is None else max(until - time.monotonic(), 0))
 
     @contextlib.contextmanager
     def gate_span(self, reservation: Reservation, loop: asyncio.AbstractEventLoop | None = None) -> Generator[None]:
@@ -334,8 +341,8 @@ class Engine:
         if self.leases is not None:
             self.leases.close()
         self.learner.flush()
-        self._give_up_what_hangs()
         deadline = time.monotonic() + timeout
+        self._give_up_what_hangs(deadline)
         with contextlib.suppress(CountwerkError):
             if at_exit:
                 self.settlement.stop(timeout / 2)
@@ -359,6 +366,13 @@ class Engine:
     async def aclose_loop(self) -> None:
         """Close the running loop's connections."""
         await self._loops.aclose()
+
+
+def _close_coroutines(gates: Iterable[Coroutine[Any, Any, Any] | Generator[Any, Any, Any]]) -> None:
+    for gate in gates:
+        # What it closes may want its loop.
+        with contextlib.suppress(Exception):
+            gate.close()
 
 
 def _after_fork() -> None:

@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from countwerk_meter._flow.abandon import Abandon
-from countwerk_meter._flow.commands import Interrupted, Journal, Now
+from countwerk_meter._flow.commands import Emit, Interrupted, Journal, Now
 from countwerk_meter._flow.ending import Seal
 from countwerk_meter._flow.reserve import Gate, draw, reserve
 from countwerk_meter._metering.funding import Funding
@@ -14,7 +14,7 @@ from countwerk_meter.errors import CountwerkError
 
 if TYPE_CHECKING:
     from countwerk_meter._flow.commands import Flow, Moment
-    from countwerk_meter._flow.rows import ChargeRow
+    from countwerk_meter._flow.rows import ChargeRow, ReservationRow
     from countwerk_meter._flow.terms import Terms
     from countwerk_meter._metering.reservation import Reservation
     from countwerk_meter.events import EventId
@@ -28,14 +28,21 @@ def gate_flow(reservation: Reservation) -> Flow[Gate]:
     except (Interrupted, KeyboardInterrupt, SystemExit):
         # Ctrl-C strikes in the middle of any step, and not only where a flow waits and can be told.
         if reservation.tried is not None:
-            now: Moment = yield Now()
-            yield Journal(Abandon(reservation.tried, now.wall))
+            yield from _abandoned(*reservation.tried)
         raise
     if reservation.engine.over:
         # Nobody waits for it any more, and nobody would settle it.
         reservation.give_up("the meter was closed while reserving")
         raise CountwerkError("this meter is closed")
     return gate
+
+
+def _abandoned(charge: ChargeRow, hold: ReservationRow | None) -> Flow[None]:
+    """Give up what a gate began, whatever became of it: its request may be out (money rule 3)."""
+    now: Moment = yield Now()
+    doubt: bool = yield Journal(Abandon(charge, now.wall, hold, in_doubt=True))
+    if doubt and hold is not None:
+        yield Emit("orphan_possible", charge.named() | {"amount": hold.amount, "reason": "interrupted while reserving"})
 
 
 def _gate(reservation: Reservation) -> Flow[Gate]:
@@ -50,7 +57,8 @@ def _gate(reservation: Reservation) -> Flow[Gate]:
     engine.ready()
     event = reservation.event()
     terms = engine.terms_for(spec, durable=event.durable)
-    charge = reservation.tried = spec.charge(terms, event, now.wall)
+    charge = spec.charge(terms, event, now.wall)
+    reservation.tried = charge, None
     block, leases = reservation.block(), engine.leases
     if leases is not None and (block is None or block.lease is not None):
 
@@ -66,6 +74,7 @@ def _gate(reservation: Reservation) -> Flow[Gate]:
             if drawn is not None:
                 return drawn
     hold = spec.reservation(terms, now.wall)
+    reservation.tried = charge, hold
     fit = spec.clamp.fit if spec.clamp is not None else None
     recall = None if leases is None else leases.recalling(terms, spec.account_id)
     if block is None or not block.spec.top_up:

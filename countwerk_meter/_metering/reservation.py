@@ -74,6 +74,11 @@ class Reservation(Call):
             except asyncio.CancelledError:
                 task.add_done_callback(self._abandoned)
                 raise
+            except GeneratorExit:
+                # Its loop was closed: nobody calls back there any more.
+                if task.done():
+                    self._abandoned(task)
+                raise
         return self
 
     def resume(self) -> None:
@@ -121,7 +126,13 @@ class Reservation(Call):
     async def afinish(self, error: BaseException | None = None) -> None:
         """End the call and charge it. Awaits the commit; never raises, but for a cancellation of the caller."""
         cut = isinstance(error, asyncio.CancelledError | GeneratorExit)
-        future = self._end(error, waits=not cut)
+        try:
+            future = self._end(error, waits=not cut)
+        except BaseException:
+            # As in `finish`.
+            self._end(error)
+            self._sends_nothing()
+            raise
         if future is None:
             return
         if cut:
@@ -168,9 +179,14 @@ class Reservation(Call):
                 raise
 
     async def __aenter__(self) -> Self:
-        await self.abegin()
-        self._scope = self.entered()
-        self._scope.__enter__()
+        try:
+            await self.abegin()
+            self._scope = self.entered()
+            self._scope.__enter__()
+        except BaseException as error:
+            self._leave()
+            self.finish_now(error)
+            raise
         return self
 
     async def __aexit__(
@@ -179,7 +195,11 @@ class Reservation(Call):
         try:
             self._leave()
         finally:
-            await self.afinish(error)
+            try:
+                await self.afinish(error)
+            except BaseException:
+                self.finish_now(error)
+                raise
 
     def _leave(self) -> None:
         if self._scope is not None:

@@ -15,10 +15,13 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Generator
 
-_forking = threading.local()
-_writers: weakref.WeakSet[Writer] = weakref.WeakSet()
+_here = threading.local()
+# A dict, of which a list is made in one step, whoever comes and goes meanwhile.
+_writers: dict[int, weakref.ref[Writer]] = {}
+# One fork after the other: two that let go of the same writers in another order would wait for each other.
+_fork = threading.RLock()
 # Held while a connection is made, until there is a thread that can be told to close it again: a fork waits for that.
 _opening = threading.RLock()
 
@@ -36,58 +39,117 @@ class Writer(ABC):
 
     def announce(self) -> None:
         """Be told of every fork from here on."""
-        _writers.add(self)
+        name = id(self)
+        _writers[name] = weakref.ref(self, lambda _: _writers.pop(name, None))
 
     @abstractmethod
     def writes(self) -> bool:
-        """Whether a thread of this process, and not the calling one, has the file open, or is about to."""
+        """Whether a thread of this process, and not the calling one, has the file open; not one that is opening it."""
 
     @abstractmethod
-    def pause(self) -> Pause | None:
-        """Let go of the file; None: there is nothing to let go of, and what was just being closed is."""
+    def let_go(self, pause: Pause) -> None:
+        """Have the thread close the file, say so in `pause.paused`, and wait for `pause.over`. Waits for nothing."""
+
+    @abstractmethod
+    def resume(self) -> None:
+        """Be told that the fork is over."""
 
     @abstractmethod
     def forked(self) -> None:
         """Begin a child: another thread of the parent may have held a lock, and here nobody would let go of it."""
 
 
-def opening() -> contextlib.AbstractContextManager[object]:
-    """Return what is held while a file is opened and given to a thread."""
-    return _opening
+@contextlib.contextmanager
+def opening() -> Generator[None]:
+    """Hold forks up while a file is opened and given to a thread; what the opening thread forks itself goes on."""
+    with _opening:
+        _here.opens = True
+        try:
+            yield
+        finally:
+            _here.opens = False
 
 
-def _others(paused: Iterable[Writer]) -> set[Writer]:
-    return set(_writers) - set(paused)
+def _announced() -> list[Writer]:
+    return [writer for known in list(_writers.values()) if (writer := known()) is not None]
+
+
+def _has_open(writer: Writer, paused: dict[Writer, Pause]) -> bool:
+    return writer.writes() and not (writer in paused and paused[writer].paused.is_set())
+
+
+def _let_go(paused: dict[Writer, Pause]) -> None:
+    """Let every writer go of its file, and none open one until the fork is over. Once more, it goes on where it was."""
+    while True:
+        for writer in _announced():
+            if writer not in paused and writer.writes():
+                # Noted first: whatever strikes now, it is told when the fork is over.
+                paused[writer] = Pause()
+        for writer, pause in paused.items():
+            if _has_open(writer, paused):
+                writer.let_go(pause)
+                while writer.writes() and not pause.paused.wait(0.1):
+                    pass
+        if not getattr(_here, "opens", False):
+            _opening.acquire()
+        if not any(_has_open(writer, paused) for writer in _announced()):
+            return
+        # One was on its way when the others let go.
+        _released(_opening)
+
+
+def _released(lock: threading.RLock) -> None:
+    """Release a lock as often as this thread has taken it: Ctrl-C may have struck just behind taking it."""
+    with contextlib.suppress(RuntimeError):
+        while True:
+            lock.release()
 
 
 def _before_fork() -> None:
-    """Let every writer go of its file, and none open one until the fork is over."""
+    """Let go of all files. What strikes meanwhile is raised afterwards: the process forks all the same."""
+    struck: BaseException | None = None
     paused: dict[Writer, Pause] = {}
-    _forking.pauses = paused.values()
     while True:
-        for writer in _others(paused):
-            if (pause := writer.pause()) is not None:
-                paused[writer] = pause
-        _opening.acquire()
-        if not any(writer.writes() for writer in _others(paused)):
-            return
-        # One was on its way when the others let go.
-        _opening.release()
+        try:
+            _fork.acquire()
+            _here.paused = paused
+            _let_go(paused)
+        except BaseException as error:  # noqa: BLE001 - see above
+            struck = error
+        else:
+            break
+    if struck is not None:
+        raise struck
+
+
+def _resume() -> None:
+    for writer, pause in _here.paused.items():
+        pause.over.set()
+        writer.resume()
+    if not getattr(_here, "opens", False):
+        _released(_opening)
+    _released(_fork)
 
 
 def _after_fork_in_parent() -> None:
-    for pause in _forking.pauses:
-        pause.over.set()
-    _forking.pauses = ()
-    with contextlib.suppress(RuntimeError):  # Ctrl-C struck before it was taken
-        _opening.release()
+    """Let every writer go on, whatever strikes meanwhile."""
+    struck: BaseException | None = None
+    while True:
+        try:
+            _resume()
+        except BaseException as error:  # noqa: BLE001 - see above
+            struck = error
+        else:
+            break
+    if struck is not None:
+        raise struck
 
 
 def _after_fork_in_child() -> None:
-    global _opening  # noqa: PLW0603 - one for the whole process
-    _opening = threading.RLock()
-    _forking.pauses = ()
-    for writer in list(_writers):
+    global _opening, _fork
+    _opening, _fork = threading.RLock(), threading.RLock()
+    _here.paused = {}
+    for writer in _announced():
         writer.forked()
 
 

@@ -84,11 +84,21 @@ class SqliteJournal(Journal, Writer):
         with opening():
             connection = opened(self._file)
             self._pid = os.getpid()
+            # Its thread waits for `opening()`, and has nothing open then.
+            self._reopens = False
             self._queue: queue.SimpleQueue[_Job] = queue.SimpleQueue()
             self._thread = threading.Thread(
                 target=self._write, args=(connection, self._queue), name="countwerk-journal", daemon=True
             )
             self._thread.start()
+
+    def _reopened(self) -> sqlite3.Connection:
+        self._reopens = True
+        with opening():
+            try:
+                return opened(self._file)
+            finally:
+                self._reopens = False
 
     def submit(self, operation: Operation[T]) -> Future[T]:
         future: Future[T] = Outcome()
@@ -154,12 +164,12 @@ class SqliteJournal(Journal, Writer):
             jobs = [job for job in group if isinstance(job, tuple)]
             if jobs and db is None:
                 try:
-                    with opening():
-                        db = opened(self._file)
+                    db = self._reopened()
                     books, log = SqliteBooks(db, self._locks.is_held), WriteAheadLog(db)
-                except JournalError as error:
+                except Exception as error:  # noqa: BLE001 - this thread must go on, as below
+                    failure = error if isinstance(error, JournalError) else self._unwritable(error)
                     for _, future in jobs:
-                        future.set_exception(error)
+                        future.set_exception(failure)
                     jobs = []
             if jobs and db is not None:
                 self._commit(db, books, log, jobs)
@@ -269,23 +279,15 @@ class SqliteJournal(Journal, Writer):
         thread = self._thread
         if thread is None or self._pid != os.getpid() or thread is threading.current_thread():
             return False
-        return thread.is_alive()
+        return thread.is_alive() and not self._reopens
 
-    def pause(self) -> Pause | None:
-        # What is submitted meanwhile waits in the queue.
-        thread = self._thread
-        if thread is None or not self.writes():
-            return None
-        pause, self._pausing = Pause(), True
-        # After the end of the queue nobody takes it, and then the thread ends.
+    def let_go(self, pause: Pause) -> None:
+        self._pausing = True
+        # What is submitted meanwhile waits behind it; behind the end of the queue nobody takes it, and the thread ends.
         self._queue.put(pause)
-        try:
-            while not pause.paused.wait(0.1):
-                if not thread.is_alive():
-                    return None
-        finally:
-            self._pausing = False
-        return pause
+
+    def resume(self) -> None:
+        self._pausing = False
 
     def forked(self) -> None:
         self._lock = threading.RLock()

@@ -94,17 +94,22 @@ def _checked(db: sqlite3.Connection, path: Path) -> None:
         raise _unusable(path, str(error)) from None
     except sqlite3.DatabaseError as error:
         raise _damaged(path, str(error)) from None
+    except OSError as error:
+        # Somebody takes it away just now.
+        raise _unusable(path, error.strerror or str(error)) from None
 
 
 def _marks(db: sqlite3.Connection) -> tuple[int, int, int]:
     """Read schema version, application id and how many tables at one moment: another process may be making them."""
-    db.execute("BEGIN")
     try:
+        db.execute("BEGIN")
         version: int = db.execute("PRAGMA user_version").fetchone()[0]
         kind: int = db.execute("PRAGMA application_id").fetchone()[0]
         tables: int = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     finally:
-        db.execute("ROLLBACK")
+        # What went wrong before it is the better word.
+        with contextlib.suppress(sqlite3.Error):
+            db.execute("ROLLBACK")
     return version, kind, tables
 
 

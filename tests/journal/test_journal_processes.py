@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from countwerk_meter.journal import SqliteJournal
-from countwerk_meter.testing.conformance import Look
+from countwerk_meter.journal import SqliteJournal, forking
+from countwerk_meter.testing.conformance import Do, Look
 
 
 def script(text, *args):
@@ -219,6 +219,65 @@ _FORKED_BESIDE = """
 def test_a_fork_beside_a_thread_that_opens_or_closes_a_journal_inherits_nothing_of_it(path, moment):
     """A child that inherited a connection would believe in its locks, and lose what it writes."""
     assert "[]\n" == ended(script(_FORKED_BESIDE, path, moment))
+
+
+_TWO_FORK = """
+    import os, sys, threading
+    from countwerk_meter.journal import SqliteJournal
+    from countwerk_meter.testing.conformance import Do
+    path = sys.argv[1]
+    kept = [SqliteJournal(f"{path}.{number}") for number in range(3)]
+    over = threading.Event()
+    def opens():
+        while not over.is_set():
+            SqliteJournal(path).close()
+    def forks():
+        for _ in range(15):
+            child = os.fork()
+            if child == 0:
+                os._exit(0)
+            os.waitpid(child, 0)
+            for journal in kept:
+                journal.run(Do(lambda books: None))
+    opener = threading.Thread(target=opens)
+    forkers = [threading.Thread(target=forks) for _ in range(2)]
+    for thread in (opener, *forkers):
+        thread.start()
+    for thread in forkers:
+        thread.join()
+    over.set()
+    opener.join()
+    print("over")
+    for journal in kept:
+        journal.close()
+"""
+
+
+def test_threads_that_fork_at_once_beside_one_that_opens_do_not_wait_for_each_other(path):
+    """Each lets go of the same writers, in an order of its own."""
+    assert "over\n" == ended(script(_TWO_FORK, path))
+
+
+def test_a_fork_that_ctrl_c_strikes_leaves_no_journal_paused(opened, monkeypatch):
+    """The process forks all the same, so everything is let go of, and goes on afterwards."""
+    journal, let_go, struck = opened(), SqliteJournal.let_go, []
+
+    def strikes(self, pause):
+        let_go(self, pause)
+        if not struck:
+            struck.append(1)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(SqliteJournal, "let_go", strikes)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            forking._before_fork()
+        waits = journal.submit(Do(lambda books: 3))
+        time.sleep(0.2)
+        assert not waits.done()
+    finally:
+        forking._after_fork_in_parent()
+    assert 3 == waits.result(10)
 
 
 def test_a_parent_that_died_is_dead_though_its_child_lives(opened, path):

@@ -13,6 +13,7 @@ from countwerk_meter import CountwerkError, current_reservation
 from countwerk_meter._metering import reservation as reservations
 from countwerk_meter._metering import scope
 from countwerk_meter._metering.engine import Engine
+from countwerk_meter._metering.funding import Funding
 from countwerk_meter._metering.leases import Leases
 from countwerk_meter.journal import SqliteJournal
 from countwerk_meter.journal.latch import Latch
@@ -83,6 +84,34 @@ def test_ctrl_c_at_the_end_of_a_call_loses_no_charge(bench, meter, monkeypatch, 
         strike(monkeypatch, owner, name)
     reservation._leave()
     assert 4 == bench.settled(meter)
+    assert meter.close(5)
+
+
+@pytest.mark.parametrize("name", ["afinish", "_ending", "_put", "_leave"])
+def test_ctrl_c_at_the_end_of_an_async_call_loses_no_charge(bench, meter, monkeypatch, name):
+    """Likewise."""
+
+    async def run():
+        async with meter.reserve(bench.account, "app.chat", amount=5) as reservation:
+            reservation.settle(4)
+            strike(monkeypatch, reservations.Reservation, name)
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(run())
+    assert 4 == bench.settled(meter)
+    assert meter.close(5)
+
+
+@pytest.mark.parametrize(("owner", "after"), [(Funding, False), (Funding, True)], ids=["before", "behind"])
+def test_ctrl_c_behind_a_top_up_leaves_no_hold(bench, meter, monkeypatch, owner, after):
+    """Nobody has learnt of it but the journal."""
+    with meter.reserve(bench.account, "app.block", amount=2, top_up=True) as block:
+        strike(monkeypatch, owner, "__init__", after=after)
+        with pytest.raises(KeyboardInterrupt), meter.reserve(bench.account, "app.chat", amount=5):
+            raise AssertionError("it ran")
+        block.settle(1)
+    assert 1 == bench.settled(meter)
+    assert {"cancelled", "settled"} == {each.state for each in meter.charges()}
     assert meter.close(5)
 
 
