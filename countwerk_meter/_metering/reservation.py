@@ -96,13 +96,7 @@ class Reservation(Call):
 
     def finish(self, error: BaseException | None = None) -> None:
         """End the call and charge it. Waits for the commit; never raises."""
-        try:
-            future = self._end(error, waits=True)
-        except BaseException:
-            # Ctrl-C, wherever it strikes: what the call used is committed all the same.
-            self._end(error)
-            self._sends_nothing()
-            raise
+        future = self._surely_ended(error, waits=True)
         if future is None:
             return
         try:
@@ -111,6 +105,15 @@ class Reservation(Call):
                 self._engine.inline.after(done, sends=self._sends())
         finally:
             self._sends_nothing()
+
+    def _surely_ended(self, error: BaseException | None, *, waits: bool) -> Future[Committed] | None:
+        """Queue the end of the call: wherever Ctrl-C strikes, what it used is committed all the same."""
+        try:
+            return self._end(error, waits=waits)
+        except BaseException:
+            self._end(error)
+            self._sends_nothing()
+            raise
 
     def _sends(self) -> bool:
         """Take the confirm that is opened with the commit, if it is for whoever waits; it is sent from here on."""
@@ -126,13 +129,7 @@ class Reservation(Call):
     async def afinish(self, error: BaseException | None = None) -> None:
         """End the call and charge it. Awaits the commit; never raises, but for a cancellation of the caller."""
         cut = isinstance(error, asyncio.CancelledError | GeneratorExit)
-        try:
-            future = self._end(error, waits=not cut)
-        except BaseException:
-            # As in `finish`.
-            self._end(error)
-            self._sends_nothing()
-            raise
+        future = self._surely_ended(error, waits=not cut)
         if future is None:
             return
         if cut:
@@ -156,8 +153,7 @@ class Reservation(Call):
         scope.warn_on_a_loop()
         try:
             self.begin()
-            self._scope = self.entered()
-            self._scope.__enter__()
+            self._enter()
         except BaseException as error:
             self._leave()
             self.finish_now(error)
@@ -181,8 +177,7 @@ class Reservation(Call):
     async def __aenter__(self) -> Self:
         try:
             await self.abegin()
-            self._scope = self.entered()
-            self._scope.__enter__()
+            self._enter()
         except BaseException as error:
             self._leave()
             self.finish_now(error)
@@ -200,6 +195,10 @@ class Reservation(Call):
             except BaseException:
                 self.finish_now(error)
                 raise
+
+    def _enter(self) -> None:
+        self._scope = self.entered()
+        self._scope.__enter__()
 
     def _leave(self) -> None:
         if self._scope is not None:

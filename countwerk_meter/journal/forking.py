@@ -12,11 +12,13 @@ import os
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
+# Ctrl-C strikes a few times at most; what fails as often fails for another reason, and must not hang the process.
+_STRIKES: Final = 100
 _here = threading.local()
 # A dict, of which a list is made in one step, whoever comes and goes meanwhile.
 _writers: dict[int, weakref.ref[Writer]] = {}
@@ -105,15 +107,12 @@ def _released(lock: threading.RLock) -> None:
             lock.release()
 
 
-def _before_fork() -> None:
-    """Let go of all files. What strikes meanwhile is raised afterwards: the process forks all the same."""
+def _whatever_strikes(step: Callable[[], None]) -> None:
+    """Carry a step out anew for all that strikes it, which is raised afterwards: the process forks all the same."""
     struck: BaseException | None = None
-    paused: dict[Writer, Pause] = {}
-    while True:
+    for _ in range(_STRIKES):
         try:
-            _fork.acquire()
-            _here.paused = paused
-            _let_go(paused)
+            step()
         except BaseException as error:  # noqa: BLE001 - see above
             struck = error
         else:
@@ -122,8 +121,19 @@ def _before_fork() -> None:
         raise struck
 
 
+def _before_fork() -> None:
+    paused: dict[Writer, Pause] = {}
+
+    def let_go() -> None:
+        _fork.acquire()
+        _here.paused = paused
+        _let_go(paused)
+
+    _whatever_strikes(let_go)
+
+
 def _resume() -> None:
-    for writer, pause in _here.paused.items():
+    for writer, pause in getattr(_here, "paused", {}).items():
         pause.over.set()
         writer.resume()
     if not getattr(_here, "opens", False):
@@ -132,17 +142,7 @@ def _resume() -> None:
 
 
 def _after_fork_in_parent() -> None:
-    """Let every writer go on, whatever strikes meanwhile."""
-    struck: BaseException | None = None
-    while True:
-        try:
-            _resume()
-        except BaseException as error:  # noqa: BLE001 - see above
-            struck = error
-        else:
-            break
-    if struck is not None:
-        raise struck
+    _whatever_strikes(_resume)
 
 
 def _after_fork_in_child() -> None:
