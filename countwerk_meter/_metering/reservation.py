@@ -205,31 +205,6 @@ class Reservation(Call):
             self._scope.__exit__(None, None, None)
             self._scope = None
 
-    def usable_parent(self) -> Reservation | None:
-        """Return the enclosing block that this call may draw on: open, of the same meter and account."""
-        parent = self._parent
-        return parent if parent is not None and parent.open and self._is_alike(parent) else None
-
-    def _is_alike(self, other: Call) -> bool:
-        """Whether another call is of the same meter and account."""
-        return other._engine is self._engine and other.account_id == self.account_id
-
-    def block(self) -> Reservation | None:
-        """Return the enclosing block that holds the credits, or drew on a lease, looking through what drew on it."""
-        parent = self.usable_parent()
-        while parent is not None and parent._mode is Mode.DRAW and parent.lease is None:
-            parent = parent.usable_parent()
-        return parent
-
-    def drawn_on(self) -> None:
-        """Note a nested charge, in every block around it that charges only what it recorded itself."""
-        parent = self.usable_parent()
-        while parent is not None:
-            parent.draws += 1
-            # Only a framework names its step: it saw that call itself.
-            parent.steps += self._spec.step is not None
-            parent = parent.usable_parent() if parent._mode is Mode.DRAW else None
-
     def draws_from(self, funding: Funding, *, ahead: bool = False) -> None:
         """Note on which hold this call draws; `ahead`: the journal's word on it was not waited for."""
         self._funding, self._ahead = funding, ahead
@@ -260,13 +235,6 @@ class Reservation(Call):
         if self._mode is Mode.COVERED:
             self._engine.began(self)
         return True
-
-    def _is_covered(self, block: Reservation | None) -> bool:
-        """Whether the block around pays for this call; also one that was given up, and owed nothing of its price."""
-        if block is not None:
-            return block.flat or block._mode is Mode.ASIDE
-        gone = self._parent
-        return gone is not None and gone._given_back and self._is_alike(gone)
 
     def passed(self, gate: Gate) -> None:
         """Take up the call that a gate has let through."""
