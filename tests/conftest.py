@@ -1,6 +1,8 @@
 """What every test stands on: no network but loopback, no configuration of this machine's user."""
 
+import gc
 import ipaddress
+import itertools
 import os
 import socket
 import sys
@@ -31,6 +33,17 @@ def pytest_configure(config):
             del os.environ[name]
 
 
+def pytest_collection():
+    """What is imported stays, so that nothing is gained by looking through it for garbage, now or later."""
+    gc.disable()
+
+
+def pytest_collection_finish():
+    """Collect again, but not from what was imported."""
+    gc.freeze()
+    gc.enable()
+
+
 @pytest.fixture
 def unmeasured():
     """Measure no coverage of a search that goes through the same lines a million times: it is twice as slow with it."""
@@ -42,15 +55,22 @@ def unmeasured():
     threading.settrace(elsewhere)
 
 
+@pytest.fixture(scope="session")
+def _states(tmp_path_factory):
+    return tmp_path_factory.mktemp("states"), itertools.count()
+
+
 @pytest.fixture(autouse=True)
-def _no_configuration(monkeypatch, tmp_path):
+def _no_configuration(monkeypatch, _states):
     """Keep the machine's own settings and the user's own journal out of every test."""
     for name in list(os.environ):
         if name.startswith("COUNTWERK_") and not name.startswith(("COUNTWERK_TEST_", "COUNTWERK_RECORD")):
             if os.environ.get("COUNTWERK_RECORD") and name in {"COUNTWERK_BASE_URL", "COUNTWERK_API_KEY"}:
                 continue
             monkeypatch.delenv(name)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    # Made by whoever writes to it: most tests do not.
+    folder, numbers = _states
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder / str(next(numbers))))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Final, Literal
@@ -100,17 +101,15 @@ class Books:
 
     def reset(self) -> None:
         """Forget everything: an empty ledger with the clock at real time."""
-        db = self.connection
-        found: list[tuple[str, str]] = db.execute(
-            "SELECT type, name FROM sqlite_master WHERE type IN ('view', 'table') AND name NOT LIKE 'sqlite_%' "
-            "ORDER BY type = 'table'"
-        ).fetchall()
-        # Tables go in any order: what refers to them goes too.
-        db.execute("PRAGMA foreign_keys = OFF")
-        try:
-            db.executescript("BEGIN;" + "".join(f"DROP {kind} {name};" for kind, name in found) + _schema() + "COMMIT;")
-        finally:
-            db.execute("PRAGMA foreign_keys = ON")
+        # Copied, page by page: a hundred times as fast as making the tables anew, and tests do it before each.
+        self._empty.backup(self.connection)
+
+    @cached_property
+    def _empty(self) -> sqlite3.Connection:
+        empty = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        weakref.finalize(self, empty.close)
+        _lay_out(empty)
+        return empty
 
     def account(self, account_id: str) -> Account:
         """Return an account; one that was never opened has nothing in any book."""
@@ -264,9 +263,7 @@ class Books:
         db.execute("PRAGMA synchronous = OFF")
         db.execute("PRAGMA foreign_keys = ON")
         if not tables:
-            db.executescript(f"BEGIN; {_schema()} COMMIT;")
-            db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            db.execute(f"PRAGMA user_version = {_VERSION}")
+            _lay_out(db)
 
     @contextmanager
     def _atomic(self) -> Generator[None]:
@@ -369,5 +366,8 @@ class Books:
         return transaction_id, balance
 
 
-def _schema() -> str:
-    return resources.files(__package__ or "").joinpath("schema.sql").read_text(encoding="utf-8")
+def _lay_out(db: sqlite3.Connection) -> None:
+    schema = resources.files(__package__ or "").joinpath("schema.sql").read_text(encoding="utf-8")
+    db.executescript(
+        f"BEGIN; {schema} PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {_VERSION}; COMMIT;"
+    )

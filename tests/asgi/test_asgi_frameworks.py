@@ -29,6 +29,8 @@ from starlette.routing import Route as StarletteRoute
 from countwerk_meter import current_reservation
 from countwerk_meter.asgi import Route
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 ACCOUNT = "acct_1"
 PRICE = Route("GET", "/{rest:path}", "app.chat", price=5)
 AMOUNT = Route("GET", "/{rest:path}", "app.chat", amount=5)

@@ -10,6 +10,8 @@ from countwerk_meter.asgi import Route
 from countwerk_meter.asgi.exchange import Exchange
 from countwerk_meter.asgi.frame import Frame
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 HOLD = 5
 RECORDED = 3
 START = {"type": "http.response.start", "status": 200, "headers": []}

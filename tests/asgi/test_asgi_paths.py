@@ -22,6 +22,8 @@ from starlette.routing import Route as StarletteRoute
 from countwerk_meter import current_reservation
 from countwerk_meter.asgi import Route
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 CHAT = Route("GET", "/chat", "app.chat", price=1)
 REPLY = Route("GET", "/chat/{id}/reply", "app.reply", price=1)
 FILES = Route("GET", "/files/{rest:path}", "app.files", price=1)

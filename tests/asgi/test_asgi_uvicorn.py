@@ -18,6 +18,8 @@ from starlette.routing import Route as StarletteRoute
 from countwerk_meter import current_reservation
 from countwerk_meter.asgi import CreditsMiddleware, Route
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 ACCOUNT = "acct_1"
 PRICE = Route(["GET", "POST", "HEAD"], "/{rest:path}", "app.chat", price=5)
 AMOUNT = Route(["GET", "POST"], "/{rest:path}", "app.chat", amount=5)

@@ -16,6 +16,8 @@ from countwerk_meter._flow.settle import settle
 
 from .world import World
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 HOUR = 3600
 CALLS_A_SECOND, CALL_SECONDS = 1, 30
 LIMIT, NEW_CALLS_NEED = 10, 2

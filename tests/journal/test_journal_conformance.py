@@ -42,6 +42,7 @@ def test_open_journal_reads_a_url(tmp_path, monkeypatch):
     from countwerk_meter.errors import ConfigurationError
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     made = open_journal("memory:")
     assert (MemoryJournal, "memory:") == (type(made), made.name)
     assert made is open_journal(made)

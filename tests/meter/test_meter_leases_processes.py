@@ -19,6 +19,8 @@ from .waiting import until
 _VICTIM = """
 import os, signal, sys, time
 from countwerk_meter import Meter
+
+pytestmark = pytest.mark.usefixtures("unmeasured")
 url, key, path = sys.argv[1:]
 taken = []
 meter = Meter("product_1", api_key=key, base_url=url, journal=f"sqlite:///{path}", leases=True,

@@ -88,8 +88,9 @@ def test_a_meter_from_the_environment(bench, monkeypatch, tmp_path):
     assert 5 == bench.books()["spent"]
 
 
-def test_the_default_journal_is_in_the_users_state_directory(bench, tmp_path):
+def test_the_default_journal_is_in_the_users_state_directory(bench, tmp_path, monkeypatch):
     """Without a journal named, charges survive in a file of this user's own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     with Meter("product_1", api_key=bench.sandbox.api_key, base_url=bench.sandbox.url) as meter:
         charge(bench, meter)
     file = tmp_path / "state" / "countwerk-meter" / "journal.db"

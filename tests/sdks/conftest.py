@@ -1,17 +1,14 @@
 """The providers' own clients, each over a transport in memory that answers with wire JSON.
 
 The documents in `wire` are written by hand in the format that the providers document; no account of anyone's was used.
+The clients take seconds to import, so whoever runs none of these tests imports none.
 """
 
 import json
 from pathlib import Path
 
-import anthropic
 import httpx2
-import openai
 import pytest
-from google import genai
-from google.genai import types
 
 WIRE = Path(__file__).parent / "wire"
 
@@ -43,6 +40,7 @@ def wire():
 @pytest.fixture
 def openai_client():
     """An OpenAI client that is answered with a document of `wire`."""
+    import openai
 
     def make(name):
         http = answering(document(name), named_events="response" in name)
@@ -54,6 +52,7 @@ def openai_client():
 @pytest.fixture
 def anthropic_client():
     """An Anthropic client that is answered with a document of `wire`."""
+    import anthropic
 
     def make(name):
         http = answering(document(name), named_events=True)
@@ -65,6 +64,8 @@ def anthropic_client():
 @pytest.fixture
 def google_client():
     """A Google GenAI client that is answered with a document of `wire`."""
+    from google import genai
+    from google.genai import types
 
     def make(name):
         options = types.HttpOptions(base_url="http://127.0.0.1", httpx_client=answering(document(name)))

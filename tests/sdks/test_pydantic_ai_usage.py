@@ -1,15 +1,7 @@
 """What real pydantic-ai agents report, over the providers' real clients."""
 
-import anthropic
 import httpx2
-import openai
 import pytest
-from pydantic_ai import Agent
-from pydantic_ai.models.anthropic import AnthropicModel
-from pydantic_ai.models.openai import OpenAIChatModel
-from pydantic_ai.providers.anthropic import AnthropicProvider
-from pydantic_ai.providers.openai import OpenAIProvider
-from pydantic_ai.usage import RequestUsage, RunUsage
 
 from countwerk_meter import Usage
 
@@ -17,6 +9,13 @@ from countwerk_meter import Usage
 @pytest.fixture
 def agent(wire):
     """An agent on OpenAI's or Anthropic's model, answered with a document of `wire`."""
+    import anthropic
+    import openai
+    from pydantic_ai import Agent
+    from pydantic_ai.models.anthropic import AnthropicModel
+    from pydantic_ai.models.openai import OpenAIChatModel
+    from pydantic_ai.providers.anthropic import AnthropicProvider
+    from pydantic_ai.providers.openai import OpenAIProvider
 
     def make(name):
         transport = httpx2.MockTransport(lambda _: httpx2.Response(200, json=wire(name)))
@@ -51,6 +50,8 @@ async def test_a_run_whose_provider_reports_nothing_is_unknown(agent):
 
 def test_unmeasured_requests_make_the_sum_unknown():
     """One request of three that reported nothing is enough."""
+    from pydantic_ai.usage import RequestUsage, RunUsage
+
     known = RunUsage(requests=2, input_tokens=100, output_tokens=50)
     assert Usage(100, 50, requests=2) == Usage.of(known)
     assert Usage.of(known + RequestUsage(unmeasured_requests=1)) is None

@@ -12,6 +12,8 @@ from countwerk_meter.estimating.sketch import RATIO, add, quantile, upper
 
 from .traffic import generated, traced
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 WARM_UP = 200
 OUTPUT_PRICE = 3
 TRACE = os.environ.get("COUNTWERK_TEST_TRACE")
