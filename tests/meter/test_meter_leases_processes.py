@@ -14,13 +14,13 @@ from countwerk_meter._metering import settlement
 from .leasing import OPERATION, call, leased, rows_of
 from .waiting import until
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 # Processes.
 
 _VICTIM = """
 import os, signal, sys, time
 from countwerk_meter import Meter
-
-pytestmark = pytest.mark.usefixtures("unmeasured")
 url, key, path = sys.argv[1:]
 taken = []
 meter = Meter("product_1", api_key=key, base_url=url, journal=f"sqlite:///{path}", leases=True,

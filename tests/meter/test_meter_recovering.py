@@ -16,11 +16,11 @@ from countwerk_meter._metering import settlement
 
 from .waiting import until
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 _VICTIM = """
 import os, signal, sys
 from countwerk_meter import Meter, Usage
-
-pytestmark = pytest.mark.usefixtures("unmeasured")
 url, key, path, recorded = sys.argv[1:]
 meter = Meter("product_1", api_key=key, base_url=url, journal=f"sqlite:///{path}")
 block = meter.reserve("acct_1", "app.chat.reply", amount=5).begin()
