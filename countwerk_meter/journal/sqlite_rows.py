@@ -6,7 +6,7 @@ from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from countwerk_meter._flow.rows import ChargeRow, ReservationRow
+from countwerk_meter._flow.rows import ChargeRow, ReservationRow, checked_charge, checked_reservation
 from countwerk_meter.journal.sql_books import Cursor, SqlBooks
 from countwerk_meter.journal.statements import CHARGE, RESERVATION, Statements
 
@@ -36,6 +36,14 @@ _BY_KEY: Final = frozenset({_STATEMENTS.reservation, _STATEMENTS.charge})
 
 def _guarded(row: ReservationRow | ChargeRow) -> Any:
     return _guarded_of_reservation(row) if isinstance(row, ReservationRow) else _guarded_of_charge(row)
+
+
+def _check(before: ReservationRow | ChargeRow, after: ReservationRow | ChargeRow) -> None:
+    """Raise for a step that the file would refuse."""
+    if isinstance(before, ReservationRow):
+        checked_reservation(before, cast("ReservationRow", after))
+    else:
+        checked_charge(before, cast("ChargeRow", after))
 
 
 class SqliteBooks(SqlBooks):
@@ -80,13 +88,15 @@ class SqliteBooks(SqlBooks):
     def write(self) -> None:
         """Write what was saved. To be called before the transaction is committed."""
         while self._unwritten:
-            key, row = self._unwritten.popitem()
-            if isinstance(row, ReservationRow):
-                table, upsert = self._sql.reservation_table, self._sql.save_reservation
-                self._write(key, _values_of_reservation(row), RESERVATION, ("key",), table, upsert)
-            else:
-                table, upsert = self._sql.charge_table, self._sql.save_charge
-                self._write(key, _values_of_charge(row), CHARGE, ("ledger", "id"), table, upsert)
+            self._write_row(*self._unwritten.popitem())
+
+    def _write_row(self, key: tuple[str, ...], row: ReservationRow | ChargeRow) -> None:
+        if isinstance(row, ReservationRow):
+            table, upsert = self._sql.reservation_table, self._sql.save_reservation
+            self._write(key, _values_of_reservation(row), RESERVATION, ("key",), table, upsert)
+        else:
+            table, upsert = self._sql.charge_table, self._sql.save_charge
+            self._write(key, _values_of_charge(row), CHARGE, ("ledger", "id"), table, upsert)
 
     def reservation(self, key: str) -> ReservationRow | None:
         known = self._known.get((key,))
@@ -153,15 +163,15 @@ class SqliteBooks(SqlBooks):
 
     def _save(self, key: tuple[str, ...], row: ReservationRow | ChargeRow) -> None:
         before = self._unwritten.get(key)
-        if before is not None and _guarded(before) != _guarded(row) and self._steps(key, before):
-            # The file checks every step of a row (I7): two of them are not one.
-            self.write()
+        if before is not None and _guarded(before) != _guarded(row):
+            stored = self._stored.get(key)
+            if stored is None:
+                # New: it is written as what it has become, if it may.
+                _check(before, row)
+            elif _guarded(before) != tuple([stored[at] for at in _GUARDED_AT[type(row)]]):
+                # The file checks every step of a row (I7): two of them are not one. The other rows can wait.
+                self._write_row(key, before)
         self._known[key] = self._unwritten[key] = row
-
-    def _steps(self, key: tuple[str, ...], row: ReservationRow | ChargeRow) -> bool:
-        """Whether a row that is not written yet is new, or goes a step from what the file has."""
-        stored = self._stored.get(key)
-        return stored is None or _guarded(row) != tuple([stored[at] for at in _GUARDED_AT[type(row)]])
 
     def _write(
         self,

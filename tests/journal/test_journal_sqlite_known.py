@@ -1,6 +1,7 @@
 """What the SQLite journal knows from one transaction to the next, and when it reads again."""
 
 import contextlib
+import dataclasses
 import sqlite3
 
 import pytest
@@ -167,7 +168,7 @@ def test_a_row_that_is_saved_twice_is_written_once_but_for_its_steps(traced, ope
     del traced[:]
     journal.run(Do(two_steps))
     assert 2 == len(written(traced))
-    with pytest.raises(JournalError, match="forbidden"):
+    with pytest.raises(JournalError, match="cannot go from denied to settled"):
         journal.run(
             Do(
                 lambda books: [
@@ -178,16 +179,45 @@ def test_a_row_that_is_saved_twice_is_written_once_but_for_its_steps(traced, ope
         )
 
 
-def test_a_hold_that_is_new_is_written_before_its_first_step(traced, opened):
+def test_a_row_that_is_new_is_written_as_what_it_has_become(traced, opened):
+    """A draw of which the usage is known at once is one row, written once; and its hold is one more."""
     journal = opened()
+    journal.run(Do(lambda books: books.save_reservation(a_reservation("k"))))
     del traced[:]
 
-    def begun_and_held(books):
-        books.save_reservation(a_reservation("n"))
-        books.save_reservation(a_reservation("n", state=ReservationState.HELD))
+    def drawn_and_charged(books):
+        hold = books.reservation("k")
+        books.save_reservation(dataclasses.replace(hold, promised=5, open_charges=1))
+        books.save_charge(a_charge("c", reservation_key="k"))
+        books.save_reservation(dataclasses.replace(hold, committed=3))
+        books.save_charge(a_charge("c", reservation_key="k", state=ChargeState.COMMITTED, amount=3))
 
-    journal.run(Do(begun_and_held))
+    journal.run(Do(drawn_and_charged))
     assert 2 == len(written(traced))
+    seen = journal.run(Look(lambda books: (books.charge("l", "c").state, books.reservation("k").committed)))
+    assert (ChargeState.COMMITTED, 3) == seen
+    assert seen == opened().run(Look(lambda books: (books.charge("l", "c").state, books.reservation("k").committed)))
+
+
+@pytest.mark.parametrize("unread", [True, False], ids=["an old one", "a new one"])
+def test_what_a_row_has_become_it_may_have_become(opened, unread):
+    """I7 for a row that is not read before: its steps are checked one by one, and what the file has against the last."""
+    journal = opened()
+    if unread:
+        opened().run(Do(save(a_charge("c", state=ChargeState.SETTLED, amount=1))))
+
+    def steps(*states):
+        return Do(lambda books: [books.save_charge(a_charge("c", amount=2, state=state)) for state in states])
+
+    with pytest.raises(JournalError):
+        journal.run(steps(ChargeState.OPEN, ChargeState.CANCELLED, ChargeState.COMMITTED))
+    if unread:
+        with pytest.raises(JournalError, match="forbidden"):
+            journal.run(steps(ChargeState.OPEN, ChargeState.COMMITTED))
+        assert amount_of(journal, "c") == 1
+    else:
+        journal.run(steps(ChargeState.OPEN, ChargeState.COMMITTED))
+        assert amount_of(journal, "c") == 2
 
 
 @pytest.mark.parametrize("alone", [True, False], ids=["one step", "two of a group"])
