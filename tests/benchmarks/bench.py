@@ -20,7 +20,7 @@ _HERE = Path(__file__).parent
 _STORED = _HERE / "results.json"
 _TRANSPORTS = ("httpx", "fast")
 # Module, and whether its figures depend on the transport.
-_ROWS = {"gate": True, "many": True, "local": False, "size": False, "recovery": True}
+_ROWS = {"gate": True, "floor": True, "many": True, "local": False, "size": False, "recovery": True}
 
 
 def measured(module, transport, rounds):
