@@ -8,10 +8,10 @@ set shell := ["bash", "-euo", "pipefail", "-c"]
 _default:
     @just --list
 
-# The whole test suite in four processes, because many tests wait, with branch coverage enforced.
+# The whole test suite in three processes, because many tests wait, with branch coverage enforced.
 test *args:
     uv run coverage erase
-    uv run coverage run -m pytest -n 4 --dist loadfile --no-loadscope-reorder {{ args }}
+    uv run coverage run -m pytest -n 3 --dist loadfile --no-loadscope-reorder {{ args }}
     uv run coverage combine --quiet
     uv run coverage report
 
