@@ -20,11 +20,9 @@ from urllib.parse import urlsplit
 
 import httpx
 from frame import KEY, Figure, cpu, folder, per_call, turns
-from gate import bare_pair, bare_reserve, metered
+from gate import AIMS, RESERVE, bare_pair, bare_reserve, metered
 
 from countwerk_meter import Meter
-
-_RESERVE = {"account_id": "acct", "operation": "bench.call", "amount": 2}
 
 
 @contextlib.contextmanager
@@ -75,10 +73,12 @@ def _recorded(url, file):
 
 
 def _names(transactions):
-    """Return the ids that one call's transactions are about: the charge's, the hold's, and the ledger's for it."""
-    insert = next(values for said, values in transactions[0] if said.startswith("INSERT INTO charge"))
-    known = [values[1] for said, values in transactions[min(1, len(transactions) - 1)] if said.startswith("SELECT 1 ")]
-    return (insert[0], insert[11], *known) if len(transactions) > 1 else (insert[0],)
+    """Return the ids that a call's transactions are about: the charge's; and where it holds, the hold's and its id."""
+    charge, *more = next(values for said, values in transactions[0] if said.startswith("INSERT INTO charge"))
+    if len(transactions) == 1:
+        # It draws on a hold that is there.
+        return (charge,)
+    return charge, more[10], next(values[1] for said, values in transactions[1] if said.startswith("SELECT 1 "))
 
 
 def _anew(transactions, names):
@@ -144,7 +144,7 @@ def measure(url, transport, rounds):
 
         def let_through(transactions):
             writer.run(transactions[0])
-            held = post("/api/credits/reserve", _RESERVE)["data"]["reservationId"]
+            held = post("/api/credits/reserve", RESERVE)["data"]["reservationId"]
             writer.run(transactions[1])
             writer.run(transactions[2])
             return held
@@ -176,7 +176,7 @@ def measure(url, transport, rounds):
         )
         writer.close()
     micro = 1e6
-    aims = {"httpx": ("1.5 x", "1.3 x", "1.3 x"), "fast": ("0.9 x", "0.9 x", "0.9 x")}[transport]
+    aims = AIMS[transport]
     figures = [
         ("least of a critical path", "one bare POST", one, least, aims[0]),
         ("least of reserve + confirm", "two bare POSTs", pair, least_of_both, aims[1]),
